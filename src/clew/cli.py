@@ -1,0 +1,114 @@
+"""`clew`: run pipelines and recipes, verify the mathematics, write reports. Loads torch only where it is needed."""
+
+import json
+import sys
+import traceback
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from clew import __version__, pipeline
+from clew.config import ConfigError, load
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    help="Improve generative models with feedback: collect it, weigh it, learn a reward, optimise, prove it.",
+)
+
+Overrides = Annotated[list[str] | None, typer.Argument(help="key=value, dotted: learner.lr=1e-5")]
+Show = Annotated[bool, typer.Option("--show", help="Print the resolved configuration and stop.")]
+
+
+@app.command("run")
+def run_pipeline(file: Annotated[str, typer.Argument(help="A pipeline file, or the name of one that comes with clew.")],
+                 overrides: Overrides = None, show: Show = False) -> None:  # fmt: skip
+    """Run a pipeline: finished stages are skipped, an unfinished one goes on where it stopped."""
+    described, stages = pipeline.load(pipeline.find(file), overrides or [])
+    if show:
+        import yaml
+
+        typer.echo(yaml.safe_dump({s.name: s.config.model_dump(mode="json") for s in stages}, sort_keys=False))
+        return
+    pipeline.run(described, stages, typer.echo)
+    for report in sorted(Path(described.out).glob("*/report.html")):
+        typer.echo(f"\nThe report: {report}")
+
+
+@app.command("try")
+def try_it(out: Annotated[str, typer.Option(help="Where to write.")] = "runs/quickstart") -> None:
+    """From a model trained from scratch to a better one in some minutes, offline: the quickstart pipeline."""
+    run_pipeline("quickstart", [f"out={out}"])
+
+
+@app.command()
+def report(run: Annotated[Path, typer.Argument(help="A run's directory, or a directory of runs.")],
+           out: Annotated[Path | None, typer.Option(help="The file to write; report.html in the run by default.")] = None) -> None:  # fmt: skip
+    """Write one self-contained HTML file about a run."""
+    from clew.evaluate.report import write_report
+
+    typer.echo(write_report(run, out or run / "report.html"))
+
+
+@app.command()
+def verify(as_json: Annotated[bool, typer.Option("--json", help="Machine-readable.")] = False) -> None:
+    """Check every method against closed forms on enumerable worlds, and that known wrong variants miss them."""
+    from clew.oracles.verify import print_table, verify_all
+
+    results = verify_all()
+    if as_json:
+        typer.echo(json.dumps([r.as_dict() for r in results], indent=1))
+    else:
+        print_table(results)
+    raise typer.Exit(0 if all(r.passed for r in results) else 1)
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    typer.echo(__version__)
+
+
+def _add_recipe(name: str) -> None:
+    def command(file: Annotated[Path, typer.Argument(help="The recipe's YAML file.")],
+                overrides: Overrides = None, show: Show = False) -> None:  # fmt: skip
+        start, kind = pipeline.recipe(name)
+        config = load(kind, file, overrides or [])
+        if show:
+            import yaml
+
+            typer.echo(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+        else:
+            start(config)
+
+    app.command(name, help=RECIPE_HELP[name])(command)
+
+
+RECIPE_HELP = {
+    "prepare": "Write data files from functions.",
+    "pretrain": "Pretrain a small model from scratch.",
+    "sft": "Supervised fine-tuning.",
+    "label": "Sample answers, let raters judge them, export pairs, rankings and scores.",
+    "reward": "Train a reward model.",
+    "preference": "DPO and its family, KTO.",
+    "rl": "PPO, GRPO, RLOO, A2C from any reward.",
+    "evaluate": "Compare policies on held-out prompts: gold, win rate, KL, alarms.",
+}
+for _name in RECIPE_HELP:
+    _add_recipe(_name)
+
+
+def main() -> None:
+    """The entry point: what users do wrong is told in a line or two, without a traceback."""
+    try:
+        app()
+    except KeyboardInterrupt as stop:
+        typer.echo(f"stopped: {stop or 'interrupted'}; the same command goes on from there", err=True)
+        sys.exit(130)
+    except (ConfigError, FileNotFoundError, ValueError, ImportError) as error:
+        if "--debug" in sys.argv:
+            traceback.print_exc()
+        typer.echo(f"clew: {error}", err=True)
+        sys.exit(2)

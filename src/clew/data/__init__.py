@@ -1,0 +1,1 @@
+"""From the files people have to batches: sources (formats), chat (templates, tokens, masks), collate (rows)."""

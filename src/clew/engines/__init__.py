@@ -1,0 +1,1 @@
+"""Engines turn prompts into rollouts."""

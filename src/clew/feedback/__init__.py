@@ -1,0 +1,1 @@
+"""Feedback from people, models and programs: one record, one store, one path. No torch here."""

@@ -1,0 +1,127 @@
+"""From the store to files that training reads: pairs, rankings, scores, single labels."""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from clew.feedback.aggregate import Outcome, bradley_terry, elo, outcomes
+from clew.feedback.records import Item, ItemId, Rating, Revision, Thumb
+from clew.feedback.store import Store
+
+Row = dict[str, Any]
+
+
+def pairs(store: Store) -> list[Row]:
+    """One row a pair of items that was judged: `prompt, chosen, rejected, agreement, margin, votes`.
+
+    `agreement` is the mean probability that the chosen one is better, a soft label; `weight` is the number of votes,
+    so that training on the rows is training on the votes. Pairs judged even have no winner and are left out.
+    A revision is a pair too: the edited answer is chosen.
+    """
+    items = store.items()
+    votes: dict[tuple[ItemId, ItemId], list[float]] = defaultdict(list)
+    for o in outcomes(store.feedback()):
+        key, p = (
+            ((o.first, o.second), o.probability) if o.first < o.second else ((o.second, o.first), 1 - o.probability)
+        )
+        votes[key].append(p)
+    rows = [_pair_row(items, a, b, found) for (a, b), found in votes.items() if sum(found) * 2 != len(found)]
+    for record in store.feedback("revision"):
+        assert isinstance(record.answer, Revision)
+        item = items[record.items[0]]
+        rows.append(
+            {
+                "prompt": item.prompt,
+                "chosen": record.answer.text,
+                "rejected": item.completion,
+                "agreement": 1.0,
+                "weight": 1.0,
+            }
+        )
+    return rows
+
+
+def _pair_row(items: Mapping[ItemId, Item], a: ItemId, b: ItemId, votes: list[float]) -> Row:
+    share = sum(votes) / len(votes)
+    chosen, rejected = (a, b) if share > 0.5 else (b, a)
+    return {
+        "prompt": items[a].prompt,
+        "chosen": items[chosen].completion,
+        "rejected": items[rejected].completion,
+        "agreement": max(share, 1 - share),
+        "weight": float(len(votes)),
+    }
+
+
+def scores(store: Store) -> list[Row]:
+    """One row an item: `prompt, completion, score` (Bradley-Terry within its prompt), `elo`, `judgements`."""
+    return [
+        {
+            "prompt": item.prompt,
+            "completion": item.completion,
+            "score": strength,
+            "elo": rating,
+            "judgements": count,
+        }
+        for found in _by_prompt(store).values()
+        for item, strength, rating, count in found
+    ]
+
+
+def rankings(store: Store) -> list[Row]:
+    """One row a prompt: `prompt, completions, ranks`, best first by Bradley-Terry strength; equal strengths tie."""
+    rows: list[Row] = []
+    for prompt, found in _by_prompt(store).items():
+        ordered = sorted(found, key=lambda entry: -entry[1])
+        strengths = [round(entry[1], 9) for entry in ordered]
+        ranks = [strengths.index(s) for s in strengths]
+        if len(ordered) > 1:
+            rows.append({"prompt": prompt, "completions": [e[0].completion for e in ordered], "ranks": ranks})
+    return rows
+
+
+def singles(store: Store) -> list[Row]:
+    """Thumbs as `prompt, completion, label` and ratings as `prompt, completion, rating`, one row a judgement."""
+    items = store.items()
+    rows: list[Row] = []
+    for record in store.feedback():
+        answer = record.answer
+        if isinstance(answer, (Thumb, Rating)):
+            item = items[record.items[0]]
+            value = {"label": answer.up} if isinstance(answer, Thumb) else {"rating": _mean(answer.scales.values())}
+            rows.append({"prompt": item.prompt, "completion": item.completion, **value})
+    return rows
+
+
+def _by_prompt(store: Store) -> dict[str, list[tuple[Item, float, float, int]]]:
+    """Items of each prompt with strength, Elo rating and number of judgements."""
+    items = store.items()
+    groups: dict[str, list[Outcome]] = defaultdict(list)
+    for outcome in outcomes(store.feedback()):
+        groups[items[outcome.first].prompt].append(outcome)
+    result: dict[str, list[tuple[Item, float, float, int]]] = {}
+    for prompt, judged in groups.items():
+        ratings = elo(judged)
+        counts = {key: sum(key in (o.first, o.second) for o in judged) for key in ratings}
+        result[prompt] = [(items[k], s, ratings[k], counts[k]) for k, s in bradley_terry(judged).items()]
+    return result
+
+
+def _mean(values: Iterable[float]) -> float:
+    found = list(values)
+    return sum(found) / len(found)
+
+
+def write_rows(file: Path, rows: Iterable[Row]) -> int:
+    """Rows as JSONL; how many there were."""
+    count = 0
+    with file.open("w", encoding="utf-8") as handle:
+        for row in rows:
+            handle.write(json.dumps(row, ensure_ascii=False) + "\n")
+            count += 1
+    return count
+
+
+EXPORTS = {f.__name__: f for f in (pairs, rankings, scores, singles)}

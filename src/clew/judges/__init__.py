@@ -1,0 +1,1 @@
+"""Whoever says what an answer is worth: reward models, functions, rules."""

@@ -1,0 +1,108 @@
+"""Rewards: scores from reward models and from functions, and their weighted sum."""
+
+import inspect
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+from clew.batch import evaluate
+from clew.config import Choice, Config, ConfigError, import_function
+from clew.data.collate import collate
+from clew.models.load import load_scalar
+from clew.models.reward import ScalarModel
+from clew.types import Reward, Rollout, Score
+
+RewardFunction = Callable[..., Sequence[float | None]]
+
+
+class RewardSource(Config):
+    """One summand of the reward: a reward model's folder, or a function."""
+
+    model: str | None = None
+    """Folder of a reward model; its score is (raw - centre) / scale, as it was saved."""
+    function: Choice | None = None
+    """`module:function` with its options, called as f(prompts, completions, **columns) -> list of float or None."""
+    weight: float = 1.0
+    clip: float | None = None
+    """Bound on the absolute value, before the weight."""
+
+
+def make_reward(sources: Sequence[RewardSource], *, max_tokens: int = 16384) -> Reward:
+    """The weighted sum of sources; it abstains where any of them does. `Score.parts` holds each before its weight."""
+    named = [(_name(s, i), s, _make_one(s, max_tokens)) for i, s in enumerate(sources)]
+
+    def total(rollouts: Sequence[Rollout]) -> list[Score]:
+        columns = [(name, source, reward(rollouts)) for name, source, reward in named]
+        return [_combine([(name, s, scores[i].value) for name, s, scores in columns]) for i in range(len(rollouts))]
+
+    return total
+
+
+def _combine(values: list[tuple[str, RewardSource, float | None]]) -> Score:
+    parts: dict[str, float] = {}
+    for name, source, value in values:
+        if value is not None:
+            parts[name] = value if source.clip is None else max(-source.clip, min(source.clip, value))
+    if len(parts) < len(values):
+        return Score(None, parts)
+    return Score(sum(source.weight * parts[name] for name, source, _ in values), parts)
+
+
+def _make_one(source: RewardSource, max_tokens: int) -> Reward:
+    if (source.model is None) == (source.function is None):
+        raise ConfigError(f"a reward is either a model or a function; got {source!r}")
+    if source.model is not None:
+        return partial(score_with_model, load_scalar(source.model), max_tokens=max_tokens)
+    assert source.function is not None
+    return function_reward(import_function(source.function.name), **source.function.options)
+
+
+def _name(source: RewardSource, i: int) -> str:
+    if source.function is not None:
+        return source.function.name.rpartition(":")[2]
+    return "model" if i == 0 else f"model {i}"
+
+
+def score_with_model(model: ScalarModel, rollouts: Sequence[Rollout], *, max_tokens: int) -> list[Score]:
+    """A reward model's scores, centred and scaled as it was saved: tokens in, no text in between."""
+    batch = collate([[rollout] for rollout in rollouts])
+    scores = evaluate(model, batch, max_tokens=max_tokens).scores
+    assert scores is not None
+    return [Score((s - model.centre) / model.scale) for s in scores.tolist()]
+
+
+def function_reward(function: RewardFunction, **options: Any) -> Reward:
+    """A plain function as a Reward: prompts and completions as lists of text, dataset columns as keyword lists.
+
+    The reward raises TypeError or ValueError when the function returns other than one finite number or None each.
+    """
+    parameters = inspect.signature(function).parameters.values()
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    wanted = {p.name for p in parameters}
+    name = getattr(function, "__name__", repr(function))
+
+    def reward(rollouts: Sequence[Rollout]) -> list[Score]:
+        columns = {key for r in rollouts for key in r.info if takes_any or key in wanted}
+        values = function(
+            [r.prompt for r in rollouts],
+            [r.text for r in rollouts],
+            **{key: [r.info.get(key) for r in rollouts] for key in sorted(columns)},
+            **options,
+        )
+        if len(values) != len(rollouts):
+            raise ValueError(f"reward {name} returned {len(values)} values for {len(rollouts)} completions")
+        return [_checked(value, name, rollout) for value, rollout in zip(values, rollouts, strict=True)]
+
+    return reward
+
+
+def _checked(value: float | None, name: str, rollout: Rollout) -> Score:
+    if value is None:
+        return Score(None)
+    if not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise ValueError(
+            f"reward {name} returned {value!r} for prompt {rollout.prompt_id}, completion {rollout.text!r:.80}; expected "
+            "a finite number, or None to abstain"
+        )
+    return Score(float(value))

@@ -1,0 +1,1 @@
+"""The step that improves a model, and its state. Losses arrive as functions."""

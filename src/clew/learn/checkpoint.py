@@ -1,0 +1,51 @@
+"""What a checkpoint holds for each learner: the model as a Hugging Face folder, its optimiser, and the generator."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from clew.learn.learner import Learner
+
+
+class Stored(Protocol):
+    """A model that can be saved as a folder and take its weights back from one."""
+
+    def save(self, folder: Path) -> None: ...
+    def load(self, folder: Path) -> None: ...
+
+
+class TrainState:
+    """Learners, plain values and torch's generator, as one thing a run can save and load.
+
+    `values` is mutable state of the recipe that survives with it: the KL coefficient, running means. The first
+    learner's model lies in the checkpoint folder itself, so that `from_pretrained(checkpoint)` loads it; others lie
+    in folders of their name.
+    """
+
+    def __init__(self, learners: Mapping[str, Learner], values: dict[str, float] | None = None) -> None:
+        self.learners = learners
+        self.values = values if values is not None else {}
+
+    def save(self, folder: Path) -> None:
+        counts: dict[str, Any] = {}
+        for i, (name, learner) in enumerate(self.learners.items()):
+            place = folder if i == 0 else folder / name
+            cast(Stored, learner.model).save(place)
+            save_file(learner.state_tensors(), place / "optimizer.safetensors")
+            counts[name] = {"steps": learner.steps, "tokens_trained": learner.tokens_trained}
+        save_file({"cpu": torch.get_rng_state()}, folder / "generator.safetensors")
+        (folder / "trainer_state.json").write_text(json.dumps({"learners": counts, "values": self.values}))
+
+    def load(self, folder: Path) -> None:
+        state = json.loads((folder / "trainer_state.json").read_text())
+        for i, (name, learner) in enumerate(self.learners.items()):
+            place = folder if i == 0 else folder / name
+            cast(Stored, learner.model).load(place)
+            learner.load_state(load_file(place / "optimizer.safetensors"), **state["learners"][name])
+        self.values.clear()
+        self.values.update(state["values"])
+        torch.set_rng_state(load_file(folder / "generator.safetensors")["cpu"])

@@ -1,0 +1,173 @@
+"""One optimiser step over parts, each a batch with its objective. It knows no algorithm."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from clew.batch import Batch, Metric, Model, Objective, Term, reduce_metrics
+from clew.config import Config
+from clew.learn.schedule import Schedule, rate_at
+
+
+class Optimiser(Config):
+    """AdamW with a schedule, over micro-batches that fit a token budget."""
+
+    lr: float = 1e-5
+    schedule: Schedule = "cosine"
+    warmup: float = 0.0
+    """Share of the steps in which the rate rises from zero."""
+    floor: float = 0.0
+    """Share of `lr` at which cosine and linear end."""
+    betas: tuple[float, float] = (0.9, 0.95)
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    """On matrices only, decoupled."""
+    clip: float = 1.0
+    """Largest gradient norm."""
+    max_tokens: int = 16384
+    """Tokens in one forward pass: memory, not mathematics."""
+    gradient_checkpointing: bool = False
+
+
+class Part(NamedTuple):
+    """A batch and what is wanted of it. Parts that share a batch share its forward pass."""
+
+    batch: Batch
+    objective: Objective
+
+
+class NotFinite(ArithmeticError):
+    """A loss or gradient is NaN or infinite; the weights are as before the step."""
+
+
+class Learner:
+    """A model with its optimiser.
+
+    Example: `learner.step(Part(batch, dpo_objective))` changes the weights and returns the step's metrics.
+    """
+
+    def __init__(self, model: Model, optimiser: Optimiser, *, total_steps: int) -> None:
+        assert isinstance(model, nn.Module)
+        self.model = model
+        self.options = optimiser
+        self.total_steps = total_steps
+        self.steps = 0
+        self.tokens_trained = 0
+        self.named = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        decayed = [p for p in self.named.values() if p.ndim > 1]
+        others = [p for p in self.named.values() if p.ndim <= 1]
+        self.optimiser = torch.optim.AdamW(
+            [
+                {"params": decayed, "weight_decay": optimiser.weight_decay},
+                {"params": others, "weight_decay": 0.0},
+            ],
+            lr=optimiser.lr,
+            betas=optimiser.betas,
+            eps=optimiser.eps,
+        )
+
+    def step(self, *parts: Part) -> dict[str, float]:
+        """One update from the sum of all parts' terms; metrics of the step, with `lr` and `grad_norm`.
+
+        Raises NotFinite, naming the first row at fault, before any weight changes.
+        """
+        metrics = self.accumulate(*parts)
+        norm = nn.utils.clip_grad_norm_(self.named.values(), self.options.clip)
+        if not torch.isfinite(norm):
+            raise NotFinite(self._culprit(parts))
+        rate = rate_at(self.steps, self.total_steps, self.options)
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        self.optimiser.step()
+        self.optimiser.zero_grad(set_to_none=True)
+        self.steps += 1
+        return {**metrics, "lr": rate, "grad_norm": float(norm)}
+
+    def accumulate(self, *parts: Part) -> dict[str, float]:
+        """Gradients of all parts, added up over micro-batches; the weights stay as they are."""
+        metrics: list[Metric] = []
+        with self._training():
+            for batch, objectives in _by_batch(parts):
+                self.tokens_trained += int(batch.real.sum())
+                for micro in batch.split(self.options.max_tokens):
+                    terms, found = self._forward(micro, objectives)
+                    total_loss(terms, micro).backward()
+                    metrics += found
+        return reduce_metrics(metrics)
+
+    def _forward(self, batch: Batch, objectives: Sequence[Objective]) -> tuple[list[Term], list[Metric]]:
+        batch = batch.to(next(iter(self.named.values())).device)
+        outputs = self.model.evaluate(batch)
+        terms: list[Term] = []
+        metrics: list[Metric] = []
+        for objective in objectives:
+            more_terms, more_metrics = objective(outputs, batch)
+            terms += more_terms
+            metrics += more_metrics
+        one = torch.tensor(1.0)
+        for term in terms:
+            value = (term.values.detach() * batch.weights[term.weights_key]).sum()
+            metrics.append(Metric(f"loss/{term.name}", value, one, "sum"))
+        return terms, metrics
+
+    def _culprit(self, parts: Sequence[Part]) -> str:
+        """Which row makes the loss or its gradient infinite: each item is tried alone."""
+        for batch, objectives in _by_batch(parts):
+            for i in range(batch.num_items):
+                self.optimiser.zero_grad(set_to_none=True)
+                alone = batch.take([i])
+                terms, _ = self._forward(alone, objectives)
+                loss = total_loss(terms, alone)
+                loss.backward()
+                grads = [p.grad for p in self.named.values() if p.grad is not None]
+                if not torch.isfinite(loss) or not all(bool(torch.isfinite(g).all()) for g in grads):
+                    return (
+                        f"step {self.steps}: loss {float(loss.detach())} or its gradient is not finite for item {i} of "
+                        f"{batch.num_items}, tokens {alone.tokens[0, :12].tolist()}…; nothing was changed. Lower lr "
+                        "or look at that row"
+                    )
+        return f"step {self.steps}: the gradient is not finite though every item's is; nothing was changed; lower lr"
+
+    @contextmanager
+    def _training(self) -> Iterator[None]:
+        """Training mode only where gradient checkpointing needs it: dropout is off either way."""
+        assert isinstance(self.model, nn.Module)
+        self.model.train(self.options.gradient_checkpointing)
+        try:
+            yield
+        finally:
+            self.model.eval()
+
+    def state_tensors(self) -> dict[str, Tensor]:
+        """The optimiser's state by parameter name, for a checkpoint."""
+        states = self.optimiser.state
+        return {
+            f"{name}.{key}": value
+            for name, parameter in self.named.items()
+            for key, value in states.get(parameter, {}).items()
+        }
+
+    def load_state(self, tensors: Mapping[str, Tensor], *, steps: int, tokens_trained: int) -> None:
+        for key, value in tensors.items():
+            name, _, entry = key.rpartition(".")
+            self.optimiser.state[self.named[name]][entry] = value.to(self.named[name].device if value.ndim else "cpu")
+        self.steps, self.tokens_trained = steps, tokens_trained
+
+
+def total_loss(terms: Sequence[Term], batch: Batch) -> Tensor:
+    """Sum, do not average: the weights already divide by the counts of the whole step (docs/concepts)."""
+    loss = torch.zeros((), device=batch.tokens.device)
+    for term in terms:
+        loss = loss + term.coefficient * (term.values * batch.weights[term.weights_key]).sum()
+    return loss
+
+
+def _by_batch(parts: Sequence[Part]) -> list[tuple[Batch, list[Objective]]]:
+    """Objectives grouped by the batch they share."""
+    grouped: dict[int, tuple[Batch, list[Objective]]] = {}
+    for batch, objective in parts:
+        grouped.setdefault(id(batch), (batch, []))[1].append(objective)
+    return list(grouped.values())

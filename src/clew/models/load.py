@@ -1,0 +1,152 @@
+"""Models from disk, tested before they are trusted: does packing leak, is our head the model's own?"""
+
+import copy
+import logging
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import torch
+from torch import Tensor, nn
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+from transformers.utils import logging as hub_logging
+
+from clew.batch import Batch
+from clew.models.policy import Policy
+from clew.models.reward import ScalarModel, give_pad_token
+from clew.models.trunk import Precision, Trunk
+
+log = logging.getLogger(__name__)
+
+Device = Literal["auto", "cpu", "cuda", "mps"]
+M = TypeVar("M", bound=nn.Module)
+
+
+def load_policy(path: str, *, precision: Precision = "fp32", device: Device = "auto") -> Policy:
+    """A causal language model and its tokenizer from a folder or hub name, in float32, dropout off.
+
+    Raises FileNotFoundError when a folder is named that holds no model, ValueError when the tokenizer has no EOS.
+    """
+    config = _config(path)
+    module = AutoModelForCausalLM.from_pretrained(path, config=config, dtype=torch.float32)
+    return make_policy(module.to(pick_device(device)), AutoTokenizer.from_pretrained(path), precision=precision)
+
+
+def make_policy(
+    module: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, *, precision: Precision = "fp32"
+) -> Policy:
+    """Wrap a model in memory, in evaluation mode, its packing and its head tested."""
+    if tokenizer.eos_token_id is None:
+        raise ValueError(f"the tokenizer of {module.name_or_path} has no EOS token: nothing could teach it to stop")
+    hub_logging.disable_progress_bar()
+    trunk = Trunk(module.eval(), packed=packs(module), precision=precision)
+    policy = Policy(trunk, tokenizer)
+    trunk.native = not _knows_head(policy)
+    return policy
+
+
+def load_scalar(path: str, *, precision: Precision = "fp32", device: Device = "auto", seed: int = 0) -> ScalarModel:
+    """A reward or value model from a folder: of a reward model, or of a language model (new head, seeded).
+
+    Raises ValueError when transformers has no sequence classifier for the architecture.
+    """
+    config = _config(path)
+    architectures = config.architectures or []
+    config.num_labels = 1
+    try:
+        module = AutoModelForSequenceClassification.from_pretrained(path, config=config, dtype=torch.float32)
+    except ValueError as error:
+        raise ValueError(
+            f"{path}: transformers has no sequence classifier for {architectures}, so no reward model: {error}"
+        ) from error
+    tokenizer = AutoTokenizer.from_pretrained(path)
+    give_pad_token(module, tokenizer)
+    head = module.get_submodule("score").weight
+    if not any(name.endswith("ForSequenceClassification") for name in architectures):
+        # Small start (1 / sqrt(D + 1), as in OpenAI's summarisation code), so that first scores are near zero.
+        generator = torch.Generator().manual_seed(seed)
+        head.data = torch.randn(head.shape, generator=generator) * (head.shape[1] + 1) ** -0.5
+    module = module.to(pick_device(device)).eval()
+    model = ScalarModel(Trunk(module, packed=packs(module), precision=precision), tokenizer)
+    if Path(path).is_dir():
+        model.load_extra(Path(path))
+    return model
+
+
+def frozen(model: M) -> M:
+    """A copy that never learns: the explicit reference."""
+    twin = copy.deepcopy(model).eval()
+    twin.requires_grad_(False)
+    return twin
+
+
+def pick_device(device: Device) -> torch.device:
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(device)
+
+
+def packs(module: PreTrainedModel) -> bool:
+    """The leak test: do packed rows get the hidden states that each gets alone? Otherwise pad, and say so."""
+    generator = torch.Generator().manual_seed(0)
+    vocab = module.get_input_embeddings().weight.shape[0]
+    probe = _probe(torch.randint(vocab, (3, 11), generator=generator)).to(module.device)
+    with torch.no_grad():
+        try:
+            hidden, index = Trunk(module).encode(probe)
+        except (NotImplementedError, TypeError, AttributeError, RuntimeError, KeyError) as error:
+            log.warning("%s cannot run packed (%s); rows are padded", type(module).__name__, error)
+            return False
+        for b in range(probe.num_rows):
+            alone = probe.tokens[b : b + 1, : int(probe.real[b].sum())]
+            expected = module.base_model(input_ids=alone, use_cache=False).last_hidden_state[0]
+            if not _close(hidden[index[b][probe.real[b]]], expected):
+                log.warning("%s leaks between packed rows; rows are padded", type(module).__name__)
+                return False
+    return True
+
+
+def _probe(tokens: Tensor) -> Batch:
+    """Three rows of lengths 11, 9 and 7, the first two with a shared prompt of 5."""
+    tokens[1, :5] = tokens[0, :5]
+    real = torch.arange(11) < torch.tensor([[11], [9], [7]])
+    mask = real & (torch.arange(11) >= 5)
+    return Batch(tokens, real, mask, torch.tensor([0, 0, 1]), torch.zeros(3, dtype=torch.long))
+
+
+def _knows_head(policy: Policy) -> bool:
+    """Our head must give the model's own logits; for one that scales them otherwise, its own are used whole."""
+    tokens = torch.arange(3, 10, device=policy.device)[None]
+    with torch.no_grad():
+        native = policy.module(input_ids=tokens, use_cache=False).logits
+        ours = policy.head(policy.module.base_model(input_ids=tokens, use_cache=False).last_hidden_state)
+    if _close(ours, native):
+        return True
+    log.warning("%s scales its logits in a way clew does not know; its own are used", type(policy.module).__name__)
+    return False
+
+
+def _close(a: Tensor, b: Tensor) -> bool:
+    return bool((a - b).abs().max() <= 1e-4 * b.abs().max().clamp(min=1))
+
+
+def _config(path: str) -> PretrainedConfig:
+    """The model's configuration with dropout off: old and new log-probabilities must be of the same function."""
+    folder = Path(path)
+    if (folder.exists() or path.startswith((".", "/", "~"))) and not (folder / "config.json").exists():
+        raise FileNotFoundError(
+            f"{path}: no config.json there, so no model; expected a Hugging Face folder or a hub name"
+        )
+    hub_logging.disable_progress_bar()
+    config = AutoConfig.from_pretrained(path)
+    for name, value in config.to_dict().items():
+        if ("dropout" in name or name.endswith("_pdrop")) and isinstance(value, float):
+            setattr(config, name, 0.0)
+    return config

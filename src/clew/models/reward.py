@@ -1,0 +1,91 @@
+"""Scalar models: one head, read at an answer's last token (reward model) or before each token (value model)."""
+
+import json
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from clew.batch import Batch, Outputs
+from clew.models.policy import before, spread
+from clew.models.trunk import Trunk
+
+PAD = "<|pad|>"
+
+
+class ScalarModel(nn.Module):
+    """A trunk with a scalar head, saved as what `AutoModelForSequenceClassification(num_labels=1)` loads.
+
+    As a reward model its answer is `scores`; as a value model, `values`. `centre` and `scale` describe scores on
+    reference answers: judges report (score - centre) / scale, the saved head stays as it was trained.
+    """
+
+    def __init__(self, trunk: Trunk, tokenizer: PreTrainedTokenizerBase) -> None:
+        super().__init__()
+        self.trunk = trunk
+        self.module: PreTrainedModel = trunk.module
+        self.tokenizer = tokenizer
+        self.cuts: nn.Parameter | None = None
+        """Raw cut points [L - 1] of an ordinal reward model."""
+        self.centre, self.scale = 0.0, 1.0
+
+    @property
+    def device(self) -> torch.device:
+        return self.module.device
+
+    def evaluate(self, batch: Batch) -> Outputs:
+        """Scores [B] at each row's last real token, values [B, T] before each scored token."""
+        batch = batch.to(self.device)
+        hidden, index = self.trunk.encode(batch)
+        head = self.module.get_submodule("score")
+        scalars = head(hidden.to(self.module.dtype))[:, 0]
+        return Outputs(values=spread(scalars[before(batch, index)], batch.mask), scores=scalars[last(batch, index)])
+
+    def save(self, folder: Path) -> None:
+        self.module.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+        extra = {
+            "centre": self.centre,
+            "scale": self.scale,
+            "cuts": None if self.cuts is None else self.cuts.tolist(),
+        }
+        (folder / "clew.json").write_text(json.dumps(extra, indent=1))
+
+    def load(self, folder: Path) -> None:
+        """Take the weights and what belongs to them back from a saved folder, exactly."""
+        self.trunk.load(folder)
+        self.load_extra(folder)
+
+    def load_extra(self, folder: Path) -> None:
+        """Centre, scale and cut points, where the folder has them."""
+        file = folder / "clew.json"
+        if file.exists():
+            extra = json.loads(file.read_text())
+            self.centre, self.scale = extra["centre"], extra["scale"]
+            if extra["cuts"] is not None:
+                self.set_cuts(torch.tensor(extra["cuts"]))
+
+    def set_cuts(self, raw: Tensor) -> None:
+        """Make it an ordinal model; values are replaced in place, so that an optimiser keeps its parameter."""
+        if self.cuts is None:
+            self.cuts = nn.Parameter(raw.to(self.device))
+        else:
+            self.cuts.data.copy_(raw)
+
+
+def last(batch: Batch, index: Tensor) -> Tensor:
+    """Packed place [B] of each row's last real token."""
+    columns = torch.arange(batch.tokens.shape[1], device=index.device)
+    return index.gather(1, (columns * batch.real).argmax(1, keepdim=True))[:, 0]
+
+
+def give_pad_token(module: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """A pad token of its own, since transformers finds a row's end by it: never EOS, never a token of the text."""
+    if PAD not in tokenizer.get_vocab():
+        tokenizer.add_special_tokens({"pad_token": PAD})
+    tokenizer.pad_token = PAD
+    if len(tokenizer) > module.get_input_embeddings().weight.shape[0]:
+        module.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    module.config.get_text_config().pad_token_id = tokenizer.pad_token_id
+    module.config.pad_token_id = tokenizer.pad_token_id

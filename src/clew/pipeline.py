@@ -1,0 +1,166 @@
+"""A published system as a YAML file: stages are recipes, artefacts pass by name, finished stages are skipped.
+
+    out: runs/quickstart
+    threads: 1
+    common: {seed: 0, encoding: {max_length: 128}}     # for every stage that has such an option
+    stages:
+      sft:    {recipe: sft, model: gpt2, data: {path: demonstrations.jsonl}}
+      reward: {recipe: reward, model: "@sft/model", data: {path: "@labels/pairs.jsonl"}}
+
+"@stage/path" is a path in that stage's run directory, `out` is filled in, `${NAME}` is an environment variable.
+"""
+
+import importlib
+import json
+import os
+import re
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, get_type_hints
+
+from clew.config import Config, ConfigError, apply_overrides, build, read_yaml
+
+RECIPES = ("prepare", "pretrain", "sft", "label", "reward", "preference", "rl", "evaluate", "report")
+
+REFERENCE = re.compile(r"@([\w-]+)(?=/|$)")
+
+
+class Pipeline(Config):
+    """The file, before its stages are looked into."""
+
+    out: str
+    """Directory of all stages' runs."""
+    threads: int | None = None
+    """CPU threads; torch's own choice when absent. Exact resume needs the same number."""
+    common: dict[str, Any] = {}
+    """Options for every stage that has them and does not set them."""
+    stages: dict[str, dict[str, Any]]
+
+
+class Stage(NamedTuple):
+    name: str
+    run: Callable[[Any], None]
+    config: Config
+    needs: list[str]
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.config.model_dump()["out"])
+
+
+def recipe(name: str) -> tuple[Callable[[Any], None], type[Config]]:
+    """A recipe's `run` and the configuration it takes. Raises ConfigError for an unknown name."""
+    if name not in RECIPES:
+        raise ConfigError(f"no recipe {name!r} (recipes: {', '.join(RECIPES)})")
+    run = importlib.import_module(f"clew.recipes.{name}").run
+    return run, get_type_hints(run)["config"]
+
+
+def find(name: str) -> Path:
+    """A pipeline file by path, or by the name of one that comes with clew."""
+    given = Path(name)
+    if given.exists():
+        return given
+    stem = given.name.removesuffix(".yaml")
+    for folder in shipped():
+        if (folder / f"{stem}.yaml").exists():
+            return folder / f"{stem}.yaml"
+    known = sorted(file.stem for folder in shipped() for file in folder.glob("*.yaml"))
+    raise ConfigError(f"no pipeline {name!r}: neither a file nor one of {', '.join(known)}")
+
+
+def shipped() -> list[Path]:
+    """Where clew's own pipelines lie: in the installed package, or in the checkout."""
+    here = Path(__file__).parent
+    return [folder for folder in (here / "pipelines", here.parents[1] / "pipelines") if folder.is_dir()]
+
+
+def load(file: Path, overrides: Sequence[str] = ()) -> tuple[Pipeline, list[Stage]]:
+    """Every stage's configuration, checked before anything runs. Overrides are `out=…` or `stage.key=value`."""
+    values = read_yaml(file)
+    own = [o for o in overrides if o.partition("=")[0].split(".")[0] in Pipeline.model_fields]
+    for override in overrides:
+        if override not in own and override.split(".")[0] not in values.get("stages", {}):
+            raise ConfigError(f"{override!r}: {file.stem} has no such stage (stages: {', '.join(values['stages'])})")
+    values = apply_overrides(values, [*own, *(f"stages.{o}" for o in overrides if o not in own)])
+    pipeline = build(Pipeline, _expand(values), str(file))
+    return pipeline, [_stage(name, pipeline, file) for name in pipeline.stages]
+
+
+def run(pipeline: Pipeline, stages: Sequence[Stage], tell: Callable[[str], None] = print) -> None:
+    """Run what is not finished, in order. A stage made from another life of its inputs is refused.
+
+    Example: `run(*load(Path("pipelines/quickstart.yaml"), ["ppo.kl.coefficient=0.1"]))`
+    """
+    if pipeline.threads is not None:
+        import torch
+
+        torch.set_num_threads(pipeline.threads)
+    for number, stage in enumerate(stages, 1):
+        finished = _claim(stage, Path(pipeline.out))
+        tell(f"[{number}/{len(stages)}] {stage.name}: {'already finished' if finished else stage.folder}")
+        if not finished:
+            stage.run(stage.config)
+
+
+def _stage(name: str, pipeline: Pipeline, file: Path) -> Stage:
+    values = dict(pipeline.stages[name])
+    if "recipe" not in values:
+        raise ConfigError(f"{file}: stage {name!r} names no recipe (recipes: {', '.join(RECIPES)})")
+    start, kind = recipe(values.pop("recipe"))
+    inherited = {k: v for k, v in pipeline.common.items() if k in kind.model_fields}
+    values = {"out": f"{pipeline.out}/{name}", **inherited, **values}
+    earlier = list(pipeline.stages)[: list(pipeline.stages).index(name)]
+    needs = sorted({found for text in _texts(values) for found in REFERENCE.findall(text)})
+    for needed in needs:
+        if needed not in earlier:
+            raise ConfigError(
+                f"{file}: stage {name!r} needs @{needed}, which is no earlier stage ({', '.join(earlier)})"
+            )
+    resolved = _map(values, lambda text: REFERENCE.sub(lambda m: f"{pipeline.out}/{m[1]}", text))
+    return Stage(name, start, build(kind, resolved, f"{file}, stage {name}"), needs)
+
+
+def _claim(stage: Stage, out: Path) -> bool:
+    """Give the run an identity, note those of its inputs, and say whether it is finished."""
+    stage.folder.mkdir(parents=True, exist_ok=True)
+    inputs = {name: json.loads((out / name / "identity.json").read_text())["id"] for name in stage.needs}
+    file = stage.folder / "identity.json"
+    if not file.exists():
+        file.write_text(json.dumps({"id": uuid.uuid4().hex, "inputs": inputs}))
+    changed = [n for n, i in json.loads(file.read_text())["inputs"].items() if inputs.get(n) != i]
+    if changed:
+        raise ConfigError(
+            f"{stage.folder} was made from an earlier {', '.join(changed)}, which has been made anew since; delete "
+            f"{stage.folder} to make it again too"
+        )
+    info = stage.folder / "run.json"
+    return info.exists() and json.loads(info.read_text()).get("state") == "finished"
+
+
+def _expand(value: Any) -> Any:
+    """`${NAME}` in texts, from the environment."""
+
+    def expanded(text: str) -> str:
+        found = os.path.expandvars(text)
+        missing = re.search(r"\$\{(\w+)\}", found)
+        if missing:
+            raise ConfigError(f"{text!r} needs the environment variable {missing[1]}, which is not set")
+        return found
+
+    return _map(value, expanded)
+
+
+def _map(value: Any, change: Callable[[str], str]) -> Any:
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, Mapping):
+        return {k: _map(v, change) for k, v in value.items()}
+    return [_map(v, change) for v in value] if isinstance(value, (list, tuple)) else value
+
+
+def _texts(value: Any) -> list[str]:
+    found: list[str] = []
+    _map(value, lambda text: found.append(text) or text)
+    return found

@@ -1,0 +1,163 @@
+"""Evaluation on held-out prompts: gold, win rate, KL, and alarms for every checkpoint of every policy."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from clew.batch import evaluate
+from clew.config import Choice, Training, import_function
+from clew.data.chat import Codec, Encoding
+from clew.data.collate import collate
+from clew.data.sources import Source, load_examples
+from clew.engines.local import LocalEngine
+from clew.evaluate.hacking import Signs, as_rows, disagreement, distinct, findings, repetition, verdict
+from clew.evaluate.winrate import mean_interval, paired_gain, win_rate
+from clew.judges.score import function_reward, score_with_model
+from clew.models.load import load_policy, load_scalar
+from clew.runs import NoState, Run
+from clew.track import Console
+from clew.types import Sampling
+
+Record = dict[str, Any]
+
+
+class Evaluate(Training):
+    baseline: str
+    """Model folder that the others are compared with; KL is measured to it."""
+    policies: dict[str, str]
+    """Name -> run directory: its model, and its checkpoints as far as they were kept; or a model folder."""
+    data: Source
+    """Held-out prompts."""
+    encoding: Encoding = Encoding()
+    max_tokens: int = 64
+    temperature: float = 1.0
+    proxy: str
+    """Folder of the reward model that was trained on."""
+    heldout: tuple[str, ...] = ()
+    """Folders of reward models that were not."""
+    gold: Choice | None = None
+    """`module:function`, an independent judge; never seen by training and never by the alarms."""
+    shown: int = 12
+    """Prompts whose answers are kept for the report."""
+    max_batch_tokens: int = 16384
+    slots: int = 64
+
+
+def run(config: Evaluate) -> None:
+    with Run(config, config.out, "evaluate", [Console()]) as run:
+        bench = Bench(config)
+        points = [("baseline", 0, Path(config.baseline)), *points_of(config)]
+        rows: list[dict[str, Any]] = []
+        start: Record = {}
+        for step in run.steps(len(points), NoState(), save_every=len(points), keep=1):
+            name, number, folder = points[step.number]
+            measured = step.journal(lambda folder=folder: [bench.measure(folder)])[0]
+            start = start or measured
+            rows.append({"policy": name, "step": number, "final": folder.name == "model", **compared(measured, start)})
+            step.track({"gold": rows[-1]["gold"]["value"], "kl": rows[-1]["kl"]["value"]})
+            run.ledger["tokens_generated"] += sum(measured["length"])
+            if folder.name == "model" or step.number == 0:
+                step.samples(samples_of(name, measured, config.shown))
+        run.write("evaluation.json", {"points": rows, "prompts": len(bench.prompts)})
+        run.finish()
+
+
+def points_of(config: Evaluate) -> Iterator[tuple[str, int, Path]]:
+    """Name, step and model folder of everything there is to measure, checkpoints first."""
+    for name, place in config.policies.items():
+        folder = Path(place)
+        for checkpoint in sorted(folder.glob("checkpoints/checkpoint-*[0-9]")):
+            yield name, int(checkpoint.name.removeprefix("checkpoint-")), checkpoint
+        final = folder / "model" if (folder / "model").is_dir() else folder
+        yield name, -1, final
+
+
+class Bench:
+    """The prompts and judges that every policy meets."""
+
+    def __init__(self, config: Evaluate) -> None:
+        self.config = config
+        self.start = load_policy(config.baseline, device=config.device)
+        self.start.temperature = config.temperature
+        codec = Codec(self.start.tokenizer, config.encoding)
+        found = [codec.prompt(e, config.max_tokens) for e in load_examples(config.data)]
+        self.prompts = [p for p in found if p is not None]
+        self.judges = [load_scalar(folder, device=config.device) for folder in (config.proxy, *config.heldout)]
+        self.gold = function_reward(import_function(config.gold.name), **config.gold.options) if config.gold else None
+
+    def measure(self, folder: Path) -> Record:
+        """One answer a prompt, and what every judge says of it."""
+        policy = load_policy(str(folder), device=self.config.device)
+        policy.temperature = self.config.temperature
+        engine = LocalEngine(policy, slots=self.config.slots)
+        sampling = Sampling(self.config.max_tokens, self.config.temperature)
+        rollouts = engine.generate(self.prompts, n=1, sampling=sampling, key=(self.config.seed, 0))
+        batch = collate([[r] for r in rollouts])
+        ours, ref = (evaluate(m, batch, max_tokens=self.config.max_batch_tokens) for m in (policy, self.start))
+        assert ours.entropy is not None and ours.logps is not None and ref.logps is not None
+        scores = [score_with_model(m, rollouts, max_tokens=self.config.max_batch_tokens) for m in self.judges]
+        return {
+            "prompts": [r.prompt for r in rollouts],
+            "texts": [r.text for r in rollouts],
+            "length": [sum(r.mask) for r in rollouts],
+            "ended": [r.stop == "end" for r in rollouts],
+            "kl": batch.per_row(ours.logps - ref.logps).tolist(),
+            "entropy": float(ours.entropy.sum() / batch.mask.sum()),
+            "judges": [[s.value for s in column] for column in scores],
+            "gold": [s.value for s in self.gold(rollouts)] if self.gold else [],
+        }
+
+
+def compared(now: Record, start: Record) -> dict[str, Any]:
+    """A point of the frontier: gold and KL with intervals, gain and win rate against the start, alarms."""
+    signs = signs_of(now, start)
+    found = findings(signs, signs_of(start, start))
+    judged = [i for i in range(len(now["gold"])) if now["gold"][i] is not None and start["gold"][i] is not None]
+    gold, old = ([record["gold"][i] for i in judged] for record in (now, start))
+    with_gold = {
+        "gold": mean_interval(gold)._asdict(),
+        "gain": paired_gain(gold, old)._asdict(),
+        "win_rate": win_rate(gold, old)._asdict(),
+    }
+    return {
+        **(with_gold if judged else {"gold": {"value": float("nan")}}),
+        "proxy": mean_interval(now["judges"][0])._asdict(),
+        "kl": mean_interval(now["kl"])._asdict(),
+        "length": mean_interval(now["length"])._asdict(),
+        "ended": float(np.mean(now["ended"])),
+        "signs": signs.as_dict(),
+        "findings": as_rows(found),
+        "verdict": verdict(found),
+    }
+
+
+def signs_of(now: Record, start: Record) -> Signs:
+    judges, first = np.array(now["judges"], dtype=float), np.array(start["judges"], dtype=float)
+    standard = (judges - first.mean(1, keepdims=True)) / np.maximum(first.std(1, keepdims=True), 1e-9)
+    begun = (first - first.mean(1, keepdims=True)) / np.maximum(first.std(1, keepdims=True), 1e-9)
+    others, others_begun = (x[1:] if len(x) > 1 else x for x in (standard, begun))
+    return Signs(
+        proxy=float(standard[0].mean()),
+        heldout=float(others.mean()),
+        disagreement=disagreement(others, others_begun),
+        entropy=now["entropy"],
+        kl_per_token=sum(now["kl"]) / max(sum(now["length"]), 1),
+        length=float(np.mean(now["length"])),
+        repetition=repetition(now["texts"]),
+        distinct=distinct(now["texts"]),
+    )
+
+
+def samples_of(name: str, measured: Record, shown: int) -> list[dict[str, Any]]:
+    """The first answers, for people to read; with what gold and proxy say of each."""
+    keys = ("prompts", "texts", "gold")
+    return [
+        {
+            "policy": name,
+            **{key.removesuffix("s"): measured[key][i] for key in keys if measured[key]},
+            "proxy": measured["judges"][0][i],
+        }
+        for i in range(min(shown, len(measured["texts"])))
+    ]

@@ -1,0 +1,142 @@
+"""Labels: sample answers, make tasks of them, let raters judge, keep everything in the store, export for training."""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+from clew.config import Choice, Config, Training, import_function
+from clew.data.chat import Codec, Encoding
+from clew.data.sources import Source, load_examples
+from clew.engines.local import LocalEngine
+from clew.feedback.export import EXPORTS, write_rows
+from clew.feedback.raters import RATERS, SimulatedRater
+from clew.feedback.records import Item, Task
+from clew.feedback.store import Store
+from clew.judges.score import function_reward
+from clew.models.load import load_policy
+from clew.runs import NoState, Run
+from clew.track import Console
+from clew.types import Prompt, Reward, Rollout, Sampling
+
+
+class SamplingConfig(Config):
+    max_tokens: int = 64
+    temperature: float = 1.0
+    top_k: int | None = None
+    top_p: float = 1.0
+
+    def sampling(self) -> Sampling:
+        return Sampling(**self.model_dump())
+
+
+class Crowd(Config):
+    """How many raters of one kind."""
+
+    rater: Choice
+    """honest, lazy, left_biased, length_biased, troll, with options; or `module:function` giving a SimulatedRater."""
+    num: int = 1
+
+
+class Label(Training):
+    model: str
+    data: Source
+    """Prompts."""
+    encoding: Encoding = Encoding()
+    sampling: SamplingConfig = SamplingConfig()
+    answers: int = 2
+    """Different answers a prompt; a task shows two of them, or all for a ranking."""
+    kind: Literal["comparison", "ranking", "rating", "thumb"] = "comparison"
+    raters: tuple[Crowd, ...]
+    overlap: int = 1
+    """Raters a task."""
+    gold: Choice
+    """`module:function`, the reward that simulated raters see through their weaknesses."""
+    batch: int = 64
+    """Prompts sampled at once."""
+    slots: int = 64
+
+
+def run(config: Label) -> None:
+    with Run(config, config.out, "label", [Console()]) as run:
+        policy = load_policy(config.model, precision=config.precision, device=config.device)
+        codec = Codec(policy.tokenizer, config.encoding)
+        found = [codec.prompt(e, config.sampling.max_tokens) for e in load_examples(config.data)]
+        prompts = [p for p in found if p is not None]
+        gold = function_reward(import_function(config.gold.name), **config.gold.options)
+        store = Store.open(run.folder / "feedback.sqlite")
+        collect(LocalEngine(policy, slots=config.slots), prompts, make_raters(config), gold, store, config, run)
+        for name, export in EXPORTS.items():
+            run.ledger[f"rows/{name}"] = write_rows(run.folder / f"{name}.jsonl", export(store))
+        store.close()
+        run.finish()
+
+
+def collect(
+    engine: LocalEngine,
+    prompts: list[Prompt],
+    raters: list[SimulatedRater],
+    gold: Reward,
+    store: Store,
+    config: Label,
+    run: Run,
+) -> None:
+    total = -(-len(prompts) // config.batch)
+    for step in run.steps(total, NoState(), save_every=config.save_every, keep=config.keep):
+        asked = prompts[step.number * config.batch : (step.number + 1) * config.batch]
+        rollouts = engine.generate(
+            asked, n=config.answers, sampling=config.sampling.sampling(), key=(config.seed, step.number)
+        )
+        scores = {item_of(r).id: s.value for r, s in zip(rollouts, gold(rollouts), strict=True)}
+        items = {item_of(r).id: item_of(r) for r in rollouts}
+        rng = np.random.default_rng([config.seed, step.number])
+        judged = 0
+        for i in range(len(asked)):
+            for task in tasks_of(rollouts[i * config.answers : (i + 1) * config.answers], config, rng):
+                shown = [items[key] for key in task.items]
+                worth = {key: value for key in task.items if (value := scores[key]) is not None}
+                store.add_items(shown)
+                store.add_tasks([task])
+                if len(worth) < len(task.items):
+                    continue  # gold abstains: no simulated rater could say anything
+                picked = rng.choice(len(raters), size=min(config.overlap, len(raters)), replace=False)
+                store.add_feedback([raters[int(r)].judge(task, shown, worth, rng) for r in picked])
+                judged += len(picked)
+        run.ledger["tokens_generated"] += sum(sum(r.mask) for r in rollouts)
+        run.ledger["labels/program"] += judged
+        step.track(
+            {
+                "labels": judged,
+                "answers/mean_gold": float(np.mean([v for v in scores.values() if v is not None])),
+            }
+        )
+        step.samples([sample_of(r) for r in rollouts[:2]])
+
+
+def tasks_of(rollouts: Sequence[Rollout], config: Label, rng: np.random.Generator) -> list[Task]:
+    """What raters are asked about the answers to one prompt, in random order; equal answers are asked about once."""
+    different = list({item_of(r).id: item_of(r) for r in rollouts}.values())
+    order = [different[int(i)] for i in rng.permutation(len(different))]
+    prompt = rollouts[0].prompt
+    if config.kind == "ranking":
+        return [Task(kind="ranking", prompt=prompt, items=tuple(i.id for i in order))] if len(order) > 1 else []
+    if config.kind == "comparison":
+        pairs = [(order[i], order[i + 1]) for i in range(0, len(order) - 1, 2)]
+        return [Task(kind="comparison", prompt=prompt, items=(a.id, b.id)) for a, b in pairs]
+    return [Task(kind=config.kind, prompt=prompt, items=(i.id,)) for i in order]
+
+
+def make_raters(config: Label) -> list[SimulatedRater]:
+    return [
+        crowd.rater.bind(RATERS)(f"{crowd.rater.name}-{number}")
+        for crowd in config.raters
+        for number in range(crowd.num)
+    ]
+
+
+def item_of(rollout: Rollout) -> Item:
+    return Item(prompt=rollout.prompt, completion=rollout.text, source=f"version {rollout.version}")
+
+
+def sample_of(rollout: Rollout) -> dict[str, Any]:
+    return {"prompt": rollout.prompt, "completion": rollout.text, "stop": rollout.stop}

@@ -1,0 +1,208 @@
+"""Preference optimisation without a reward model: DPO and its family on pairs, KTO on single answers."""
+
+from collections.abc import Iterator
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from clew.batch import Batch, Metric, Objective, Outputs, Term, evaluate, item_weights
+from clew.config import Choice, ConfigError, Training, option
+from clew.data.chat import Codec, Encoded, Encoding
+from clew.data.collate import collate
+from clew.data.sources import Example, Source, load_examples, step_indices
+from clew.learn.checkpoint import TrainState
+from clew.learn.invariants import check_loss_at_reference, check_reference, check_rows
+from clew.learn.learner import Learner, Optimiser, Part
+from clew.losses.pair import PAIR_LOSSES, REFERENCE_FREE, PairLogps, expected_loss
+from clew.losses.single import kto, mismatched_kl
+from clew.models.load import frozen, load_policy
+from clew.models.policy import Policy
+from clew.runs import Run
+from clew.track import Console
+
+Item = tuple[Example, list[Encoded]]
+
+
+class Preference(Training):
+    model: str
+    """Folder or hub name of the SFT model."""
+    reference: str | None = None
+    """The frozen reference: the model this run starts from when absent, else a folder or hub name."""
+    data: Source
+    """Pairs; rankings become all their pairs; for kto, answers with a true or false label, or pairs."""
+    heldout: Source | None = None
+    """Pairs to report the implicit reward's accuracy on at the end."""
+    encoding: Encoding = Encoding()
+    loss: Choice = Choice(name="dpo")
+    """dpo, robust_dpo, ipo, ipo_mean, hinge, apo_zero, apo_down, simpo, orpo, kto."""
+    epochs: float = 1.0
+    batch: int = 32
+    """Pairs (or single answers) a step."""
+    learner: Optimiser = Optimiser(lr=1e-6, warmup=0.1)
+
+
+def run(config: Preference) -> None:
+    with Run(config, config.out, "preference", [Console()]) as run:
+        policy = load_policy(config.model, precision=config.precision, device=config.device)
+        reference = load_policy(config.reference, device=config.device) if config.reference else frozen(policy)
+        codec = Codec(policy.tokenizer, config.encoding)
+        items = arranged(codec.answers(load_examples(config.data)), config)
+        run.note(f"preference: {dict(codec.counts)}")
+        check_rows([row for _, rows in items for row in rows], policy.stop_ids)
+        train(policy, reference, items, config, run)
+        policy.save(run.model_folder)
+        if config.heldout is not None:
+            held = arranged(codec.answers(load_examples(config.heldout)), config)
+            run.write("result.json", {"heldout_accuracy": accuracy(policy, reference, held, config)})
+        run.finish()
+
+
+def train(policy: Policy, reference: Policy, items: list[Item], config: Preference, run: Run) -> None:
+    total = max(1, round(config.epochs * len(items) / config.batch))
+    learner = Learner(policy, config.learner, total_steps=total)
+    refs = [ref for chunk in chunked(items) for ref in reference_logps(reference, chunk, config)]
+    objective = make_objective(config)
+    for step in run.steps(total, TrainState({"policy": learner}), save_every=config.save_every, keep=config.keep):
+        picked = step_indices(len(items), config.batch, seed=config.seed, step=step.number)
+        batch = make_batch([items[i] for i in picked])
+        batch = batch.with_extras(ref_logps=torch.cat([refs[i] for i in picked]))
+        if config.loss.name == "kto":
+            batch = batch.with_extras(z=reference_point(policy, reference, [items[i] for i in picked], config))
+        if step.number == 0:
+            check_step_0(policy, batch, config)
+        step.track(learner.step(Part(batch, objective)))
+        run.ledger["tokens_trained"] = learner.tokens_trained
+        run.ledger["labels"] = min(len(items), (step.number + 1) * config.batch)
+
+
+def arranged(items: list[Item], config: Preference) -> list[Item]:
+    """What the loss compares: pairs with a winner, or single answers marked good or bad."""
+    pairs: list[Item] = []
+    for example, rows in items:
+        for i, rank in enumerate(example.ranks):
+            for j in range(i + 1, len(rows)):
+                if rank < example.ranks[j] and rows[i].tokens != rows[j].tokens:
+                    pairs.append((example, [rows[i], rows[j]]))
+    if config.loss.name != "kto":
+        if not pairs:
+            raise ConfigError(f"{config.loss.name} learns from pairs; {config.data.path} has none with a winner")
+        return pairs
+    singles = [(e, rows) for e, rows in items if e.label is not None]
+    singles += [(_labelled(e, good), [row]) for e, rows in pairs for row, good in zip(rows, (1.0, 0.0), strict=True)]
+    if not singles:
+        raise ConfigError(f"kto learns from labelled answers or pairs; {config.data.path} has neither")
+    return singles
+
+
+def _labelled(example: Example, label: float) -> Example:
+    return Example(example.id, example.prompt, label=label, weight=example.weight)
+
+
+def make_batch(items: list[Item]) -> Batch:
+    batch = collate([rows for _, rows in items], ranks=[list(range(len(rows))) for _, rows in items])
+    batch = batch.with_extras(
+        desirable=torch.tensor([(e.label or 0.0) > 0.5 for e, _ in items]),
+        agreement=torch.tensor([e.agreement for e, _ in items]),
+    )
+    return batch.with_weights(item=item_weights(batch, torch.tensor([e.weight for e, _ in items])))
+
+
+def make_objective(config: Preference) -> Objective:
+    if config.loss.name == "kto":
+        return kto_objective(config.loss.bind({"kto": kto}))
+    return pair_objective(config.loss.bind(PAIR_LOSSES))
+
+
+def pair_objective(loss: partial[Tensor]) -> Objective:
+    beta = option(loss, "beta", 1.0)
+
+    def objective(outputs: Outputs, batch: Batch) -> tuple[list[Term], list[Metric]]:
+        assert outputs.logps is not None and outputs.entropy is not None
+        pair = pair_logps(batch, outputs.logps)
+        gap = pair.gap.detach()
+        metrics = [
+            Metric.mean("rewards/chosen", beta * pair.chosen_ratio),
+            Metric.mean("rewards/rejected", beta * pair.rejected_ratio),
+            Metric.mean("rewards/margins", beta * gap),
+            Metric.mean("rewards/accuracies", (gap > 0) + 0.5 * (gap == 0)),
+            Metric.mean("logps/chosen", pair.chosen),
+            Metric.mean("logps/rejected", pair.rejected),
+            Metric.mean("entropy", outputs.entropy, batch.mask),
+        ]
+        return [Term("pair", expected_loss(loss, pair, batch.extras["agreement"]), "item")], metrics
+
+    return objective
+
+
+def pair_logps(batch: Batch, logps: Tensor) -> PairLogps:
+    policy, reference, length = (
+        batch.per_item(x).unbind(1) for x in (batch.per_row(logps), batch.extras["ref_logps"], batch.lengths())
+    )
+    return PairLogps(*policy, *reference, *length)
+
+
+def kto_objective(loss: partial[Tensor]) -> Objective:
+    beta = option(loss, "beta", 1.0)
+
+    def objective(outputs: Outputs, batch: Batch) -> tuple[list[Term], list[Metric]]:
+        assert outputs.logps is not None
+        ratios = batch.per_row(outputs.logps) - batch.extras["ref_logps"]
+        good = batch.extras["desirable"]
+        metrics = [
+            Metric.mean("rewards/chosen", beta * ratios, good),
+            Metric.mean("rewards/rejected", beta * ratios, ~good),
+            Metric.mean("kl", batch.extras["z"]),
+        ]
+        return [Term("pair", loss(ratios, good, batch.extras["z"]), "item")], metrics
+
+    return objective
+
+
+def chunked(items: list[Item], size: int = 256) -> Iterator[list[Item]]:
+    return (items[i : i + size] for i in range(0, len(items), size))
+
+
+def reference_logps(model: Policy, items: list[Item], config: Preference) -> tuple[Tensor, ...]:
+    """Summed log-probabilities, without gradient: one tensor of an item's rows each."""
+    batch = make_batch(items)
+    logps = evaluate(model, batch, max_tokens=config.learner.max_tokens).logps
+    assert logps is not None
+    return batch.per_row(logps.cpu()).split([len(rows) for _, rows in items])
+
+
+def reference_point(policy: Policy, reference: Policy, items: list[Item], config: Preference) -> Tensor:
+    """KTO's z for the whole step, [N]: log-ratios of each prompt with the answer that belongs to the one before."""
+    swapped: list[Item] = []
+    for (example, rows), (_, others) in zip(items, [items[-1], *items[:-1]], strict=True):
+        prompt, answer = rows[0].mask.index(True), others[0].mask.index(True)
+        tokens = rows[0].tokens[:prompt] + others[0].tokens[answer:]
+        mask = [False] * prompt + others[0].mask[answer:]
+        swapped.append((example, [Encoded(tokens, mask, others[0].complete)]))
+    ours, theirs = (torch.cat(reference_logps(model, swapped, config)) for model in (policy, reference))
+    return mismatched_kl(ours - theirs).expand(len(items))
+
+
+def check_step_0(policy: Policy, batch: Batch, config: Preference) -> None:
+    """Where the reference is the model we start from: KL = 0, and the loss has its value at a gap of zero."""
+    loss = config.loss.bind({**PAIR_LOSSES, "kto": kto})
+    if config.reference is not None or loss.func in REFERENCE_FREE:
+        return
+    outputs = evaluate(policy, batch, max_tokens=config.learner.max_tokens)
+    assert outputs.logps is not None
+    logps = outputs.logps.cpu()
+    check_reference(batch.per_row(logps), batch.extras["ref_logps"], tolerance=1e-3)
+    if loss.func is not kto:
+        pair = pair_logps(batch, logps)
+        at_reference = pair._replace(chosen=pair.ref_chosen, rejected=pair.ref_rejected)
+        check_loss_at_reference(loss(pair), loss(at_reference), tolerance=1e-2)
+
+
+def accuracy(policy: Policy, reference: Policy, items: list[Item], config: Preference) -> float:
+    """How often the implicit reward log pi/ref prefers the chosen answer; equal counts half."""
+    right = 0.0
+    for chunk in chunked(items):
+        ours, theirs = (torch.cat(reference_logps(model, chunk, config)) for model in (policy, reference))
+        chosen, rejected = make_batch(chunk).per_item(ours - theirs).unbind(1)
+        right += float(((chosen > rejected) + 0.5 * (chosen == rejected)).sum())
+    return right / len(items)

@@ -1,0 +1,170 @@
+"""Reward model: a scalar head on a language model, from comparisons, rankings, ratings or thumbs."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from clew.batch import Batch, Metric, Objective, Outputs, Term, evaluate, item_weights
+from clew.config import Choice, ConfigError, Training
+from clew.data.chat import Codec, Encoded, Encoding
+from clew.data.collate import collate
+from clew.data.sources import Example, Source, load_examples, step_indices
+from clew.learn.checkpoint import TrainState
+from clew.learn.invariants import check_rows
+from clew.learn.learner import Learner, Optimiser, Part
+from clew.losses.rank import RANK_LOSSES, Ranked, centring
+from clew.losses.single import POINT_LOSSES, ordered_cuts, ordinal
+from clew.models.load import load_scalar
+from clew.models.reload import check_reload
+from clew.models.reward import ScalarModel
+from clew.runs import Run
+from clew.track import Console
+
+Item = tuple[Example, list[Encoded]]
+
+
+class RewardConfig(Training):
+    model: str
+    """Folder or hub name: of the SFT model, or of a reward model to go on with."""
+    data: Source
+    """Pairs or rankings; single answers with a label for ratings and thumbs."""
+    heldout: Source | None = None
+    """Rows to report accuracy on at the end."""
+    reference: Source | None = None
+    """Answers whose mean score is to be 0 and spread 1 afterwards; the training answers when absent."""
+    encoding: Encoding = Encoding()
+    loss: Choice = Choice(name="bradley_terry")
+    """bradley_terry, all_pairs, plackett_luce, mixed_uniform; regression, huber, thumbs, ordinal for single answers."""
+    centring: float = 0.0
+    """Coefficient of (sum of an item's scores)^2."""
+    epochs: float = 1.0
+    batch: int = 32
+    """Items (pairs, rankings, single answers) a step."""
+    learner: Optimiser = Optimiser(lr=1e-5, warmup=0.03)
+
+
+def run(config: RewardConfig) -> None:
+    with Run(config, config.out, "reward", [Console()]) as run:
+        model = load_scalar(config.model, precision=config.precision, device=config.device, seed=config.seed)
+        codec = Codec(model.tokenizer, config.encoding)
+        items = codec.answers(load_examples(config.data))
+        run.note(f"reward: {dict(codec.counts)}")
+        check_rows([row for _, rows in items for row in rows], codec.stops())
+        train(model, items, config, run)
+        reference = codec.answers(load_examples(config.reference)) if config.reference else items
+        normalise(model, reference, config)
+        model.save(run.model_folder)
+        check_reload(model, [row for _, rows in items[:4] for row in rows], run.model_folder)
+        if config.heldout is not None:
+            held = codec.answers(load_examples(config.heldout))
+            run.write("result.json", {"heldout_accuracy": accuracy(model, held, config), "heldout_items": len(held)})
+        run.finish()
+
+
+def train(model: ScalarModel, items: list[Item], config: RewardConfig, run: Run) -> None:
+    objective = make_objective(model, items, config)
+    total = max(1, round(config.epochs * len(items) / config.batch))
+    learner = Learner(model, config.learner, total_steps=total)
+    state = TrainState({"reward": learner})
+    for step in run.steps(total, state, save_every=config.save_every, keep=config.keep):
+        picked = step_indices(len(items), config.batch, seed=config.seed, step=step.number)
+        step.track(learner.step(Part(make_batch([items[i] for i in picked]), objective)))
+        run.ledger["tokens_trained"] = learner.tokens_trained
+
+
+def make_batch(items: list[Item]) -> Batch:
+    """Answers of an item together, best first; one forward pass each, however many pairs they form."""
+    ranks = [example.ranks or (0,) for example, _ in items]
+    batch = collate([rows for _, rows in items], ranks=ranks)
+    columns = {
+        "margin": [e.margin for e, _ in items],
+        "agreement": [e.agreement for e, _ in items],
+        "label": [0.0 if e.label is None else e.label for e, _ in items],
+    }
+    batch = batch.with_extras(**{name: torch.tensor(values) for name, values in columns.items()})
+    return batch.with_weights(item=item_weights(batch, torch.tensor([e.weight for e, _ in items])))
+
+
+def make_objective(model: ScalarModel, items: list[Item], config: RewardConfig) -> Objective:
+    if config.loss.name == "ordinal" or config.loss.name in POINT_LOSSES:
+        labels = [e.label for e, rows in items if len(rows) == 1]
+        if len(labels) < len(items) or None in labels:
+            raise ConfigError(f"{config.loss.name} needs single answers with a label or rating in {config.data.path}")
+        if config.loss.name == "ordinal":
+            levels = int(max(label for label in labels if label is not None)) + 1
+            model.set_cuts(torch.linspace(-1, 1, levels - 1))
+        return point_objective(model, config)
+    if any(len(rows) < 2 for _, rows in items):
+        raise ConfigError(f"{config.loss.name} compares answers; {config.data.path} has prompts with only one")
+    return rank_objective(config.loss.bind(RANK_LOSSES), config.centring)
+
+
+def rank_objective(loss: Callable[..., Tensor], centre: float) -> Objective:
+    def objective(outputs: Outputs, batch: Batch) -> tuple[list[Term], list[Metric]]:
+        assert outputs.scores is not None
+        ranked = Ranked(
+            batch.per_item(outputs.scores),
+            batch.per_item(batch.rank),
+            batch.present(),
+            batch.extras["margin"],
+            batch.extras["agreement"],
+        )
+        terms = [Term("rank", loss(ranked), "item")]
+        if centre:
+            terms.append(Term("centring", centring(ranked), "item", centre))
+        right, possible = concordant(ranked)
+        metrics = [
+            Metric("accuracy", right.sum(), possible.sum()),
+            Metric.mean("mean_reward", outputs.scores),
+            Metric.max("max_reward", outputs.scores),
+        ]
+        return terms, metrics
+
+    return objective
+
+
+def point_objective(model: ScalarModel, config: RewardConfig) -> Objective:
+    loss = None if config.loss.name == "ordinal" else config.loss.bind(POINT_LOSSES)
+
+    def objective(outputs: Outputs, batch: Batch) -> tuple[list[Term], list[Metric]]:
+        assert outputs.scores is not None
+        if loss is None:
+            assert model.cuts is not None
+            values = ordinal(outputs.scores, batch.extras["label"].long(), ordered_cuts(model.cuts))
+        else:
+            values = loss(outputs.scores, batch.extras["label"])
+        return [Term("point", values, "item")], [Metric.mean("mean_reward", outputs.scores)]
+
+    return objective
+
+
+def concordant(ranked: Ranked) -> tuple[Tensor, Tensor]:
+    """Pairs in the right order, equal scores counting half, and pairs that have an order: [N, K, K] each."""
+    ordered = (
+        (ranked.ranks[:, :, None] < ranked.ranks[:, None, :]) & ranked.present[:, :, None] & ranked.present[:, None]
+    )
+    gap = (ranked.scores[:, :, None] - ranked.scores[:, None, :]).detach()
+    return ((gap > 0) + 0.5 * (gap == 0)) * ordered, ordered.float()
+
+
+@torch.no_grad()
+def accuracy(model: ScalarModel, items: list[Item], config: RewardConfig) -> float:
+    """Share of ordered pairs that the model orders alike; for single answers, correlation with the label."""
+    batch = make_batch(items)
+    scores = evaluate(model, batch, max_tokens=config.learner.max_tokens).scores
+    assert scores is not None
+    if batch.num_items == batch.num_rows:
+        return float(torch.corrcoef(torch.stack([scores.cpu(), batch.extras["label"]]))[0, 1])
+    laid_out = batch.per_item(scores.cpu())
+    nothing = torch.zeros(batch.num_items)
+    right, possible = concordant(Ranked(laid_out, batch.per_item(batch.rank), batch.present(), nothing, nothing))
+    return float(right.sum() / possible.sum())
+
+
+def normalise(model: ScalarModel, items: list[Item], config: RewardConfig) -> None:
+    """Scores of reference answers get mean 0 and spread 1, as judges report them (InstructGPT's zero mean)."""
+    batch = make_batch(items)
+    scores = evaluate(model, batch, max_tokens=config.learner.max_tokens).scores
+    assert scores is not None
+    model.centre, model.scale = float(scores.mean()), max(float(scores.std()), 1e-6)

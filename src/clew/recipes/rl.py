@@ -1,0 +1,225 @@
+"""Reinforcement learning from any reward: PPO with a value model, GRPO, RLOO, A2C, by configuration."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from clew.batch import Averaging, Batch, Metric, Model, Objective, Outputs, Term, evaluate, token_weights
+from clew.config import Choice, Config, ConfigError, Training, option
+from clew.data.chat import Codec, Encoded, Encoding
+from clew.data.collate import collate
+from clew.data.sources import Source, load_examples, step_indices
+from clew.engines.local import LocalEngine
+from clew.experience import Shaping, experience, minibatches, to_record
+from clew.judges.score import RewardSource, make_reward
+from clew.learn.checkpoint import TrainState
+from clew.learn.invariants import check_reference, check_sampler
+from clew.learn.learner import Learner, Optimiser, Part
+from clew.losses.kl import KL_LOSSES, k3
+from clew.losses.token import POLICY_LOSSES, is_clipped, nll
+from clew.losses.value import VALUE_LOSSES
+from clew.models.load import frozen, load_policy, load_scalar
+from clew.runs import Run
+from clew.track import Console
+from clew.types import Engine, Prompt, Reward, Sampling
+
+
+class Critic(Config):
+    model: str
+    """Folder to start from: the reward model, or a language model (new head)."""
+    loss: Choice = Choice(name="clipped_squared")
+    learner: Optimiser = Optimiser(lr=1e-5, schedule="constant")
+
+
+class PTX(Config):
+    """PPO-ptx: next-token prediction on other text, so that RL does not cost what the model knew."""
+
+    data: Source
+    coefficient: float = 1.0
+    batch: int = 8
+
+
+class RL(Training, Shaping):
+    model: str
+    reference: str | None = None
+    """The frozen reference: the model this run starts from when absent, else a folder or hub name."""
+    data: Source
+    """Prompts."""
+    encoding: Encoding = Encoding()
+    max_tokens: int = 64
+    temperature: float = 1.0
+    """Of sampling and of every log-probability. RL samples from the whole softmax: there is no top_k and no top_p."""
+    reward: tuple[RewardSource, ...]
+    steps: int = 100
+    prompts: int = 32
+    """Prompts a step."""
+    loss: Choice = Choice(name="clipped")
+    averaging: Averaging = "token"
+    epochs: int = 1
+    """Passes over a step's rollouts."""
+    minibatches: int = 1
+    """Updates a pass."""
+    entropy: float = 0.0
+    """Coefficient of the entropy bonus."""
+    critic: Critic | None = None
+    ptx: PTX | None = None
+    learner: Optimiser = Optimiser(lr=1e-6, schedule="constant")
+    slots: int = 64
+    """Sequences sampled at once."""
+
+
+def run(config: RL) -> None:
+    if (config.critic is None) == (config.advantages.name == "gae"):
+        raise ConfigError(f"advantages: {config.advantages.name} and critic: {config.critic} do not go together")
+    with Run(config, config.out, "rl", [Console()]) as run:
+        policy = load_policy(config.model, precision=config.precision, device=config.device)
+        reference = load_policy(config.reference, device=config.device) if config.reference else frozen(policy)
+        policy.temperature = reference.temperature = config.temperature
+        critic = load_scalar(config.critic.model, device=config.device, seed=config.seed) if config.critic else None
+        codec = Codec(policy.tokenizer, config.encoding)
+        found = [codec.prompt(e, config.max_tokens) for e in load_examples(config.data)]
+        prompts = [p for p in found if p is not None]
+        texts = [r[0] for _, r in codec.answers(load_examples(config.ptx.data))] if config.ptx else []
+        run.note(f"rl: {dict(codec.counts)}")
+        engine, reward = LocalEngine(policy, slots=config.slots), make_reward(config.reward)
+        train(policy, reference, critic, engine, reward, prompts, texts, config, run)
+        policy.save(run.model_folder)
+        run.finish()
+
+
+def train(
+    policy: Model,
+    reference: Model,
+    critic: Model | None,
+    engine: Engine,
+    reward: Reward,
+    prompts: Sequence[Prompt],
+    texts: Sequence[Encoded],
+    config: RL,
+    run: Run,
+) -> None:
+    updates = config.steps * config.epochs * config.minibatches
+    learners = {"policy": Learner(policy, config.learner, total_steps=updates)}
+    if critic is not None and config.critic is not None:
+        learners["critic"] = Learner(critic, config.critic.learner, total_steps=updates)
+    state = TrainState(learners, {"kl": config.kl.coefficient})
+    objectives = {"policy": policy_objective(config, state.values), "critic": critic_objective(config)}
+    for step in run.steps(config.steps, state, save_every=config.save_every, keep=config.keep):
+        picked = step_indices(len(prompts), config.prompts, seed=config.seed, step=step.number)
+        engine.version = step.number
+        records = step.journal(partial(sampled, engine, reward, [prompts[i] for i in picked], step.number, config))
+        batch, metrics = experience(
+            records,
+            reference,
+            critic,
+            config,
+            coefficient=state.values["kl"],
+            max_tokens=config.learner.max_tokens,
+        )
+        if step.number == 0:
+            check_step_0(policy, batch, config)
+        updates: list[dict[str, float]] = []
+        for part in updates_of(batch, step.number, config):
+            others = ptx_parts(texts, learners["policy"].steps, config)
+            updates.append(learners["policy"].step(Part(part, objectives["policy"]), *others))
+            if "critic" in learners:
+                found = learners["critic"].step(Part(part, objectives["critic"]))
+                updates[-1] |= {name if "/" in name else f"critic/{name}": value for name, value in found.items()}
+            if config.kl.stop is not None and updates[-1]["policy/approxkl_avg"] > 1.5 * config.kl.stop:
+                break
+        step.track(metrics | mean_of(updates))
+        step.samples([sample_of(record) for record in records[:2]])
+        state.values["kl"] = config.kl.steered(state.values["kl"], metrics["objective/kl"], batch.num_rows)
+        run.ledger["tokens_generated"] += int(batch.mask.sum())
+        run.ledger["tokens_trained"] = sum(learner.tokens_trained for learner in learners.values())
+
+
+def sampled(engine: Engine, reward: Reward, prompts: list[Prompt], step: int, config: RL) -> list[dict[str, Any]]:
+    """Rollouts and their scores as journal records."""
+    sampling = Sampling(config.max_tokens, config.temperature)
+    rollouts = engine.generate(prompts, n=config.group, sampling=sampling, key=(config.seed, step))
+    return [to_record(r, s) for r, s in zip(rollouts, reward(rollouts), strict=True)]
+
+
+def updates_of(batch: Batch, step: int, config: RL) -> Iterator[Batch]:
+    """Minibatches of every epoch, their weights fixed for the update."""
+    for epoch in range(config.epochs):
+        for part in minibatches(batch, config.minibatches, key=(config.seed, step, epoch)):
+            weights = token_weights(part.mask, config.averaging, max_length=config.max_tokens)
+            yield part.with_weights(token=weights)
+
+
+def policy_objective(config: RL, values: Mapping[str, float]) -> Objective:
+    loss = config.loss.bind(POLICY_LOSSES)
+    low, high = option(loss, "low", 0.2), option(loss, "high", 0.2)
+
+    def objective(outputs: Outputs, batch: Batch) -> tuple[list[Term], list[Metric]]:
+        assert outputs.logps is not None and outputs.entropy is not None
+        logps, old, advantages = outputs.logps, batch.extras["old_logps"], batch.extras["advantages"]
+        terms = [Term("policy", loss(logps, old, advantages), "token")]
+        if config.entropy:
+            terms.append(Term("entropy", -outputs.entropy, "token", config.entropy))
+        if config.kl.place == "loss":
+            penalty = KL_LOSSES[config.kl.loss](logps, batch.extras["ref_logps"], batch.mask)
+            terms.append(Term("kl", penalty, "token", values["kl"]))
+        metrics = [
+            Metric.mean("policy/approxkl_avg", k3(old, logps), batch.mask),
+            Metric.mean("policy/clipfrac_avg", is_clipped(logps, old, advantages, low=low, high=high), batch.mask),
+            Metric.mean("policy/entropy_avg", outputs.entropy, batch.mask),
+            Metric.mean("val/ratio", (logps.detach() - old).exp(), batch.mask),
+        ]
+        return terms, metrics
+
+    return objective
+
+
+def critic_objective(config: RL) -> Objective:
+    loss = config.critic.loss.bind(VALUE_LOSSES) if config.critic else None
+
+    def objective(outputs: Outputs, batch: Batch) -> tuple[list[Term], list[Metric]]:
+        assert loss is not None and outputs.values is not None
+        returns = batch.extras["returns"]
+        metrics = [Metric.mean("critic/squared_error", (outputs.values - returns).square(), batch.mask)]
+        return [Term("value", loss(outputs.values, batch.extras["old_values"], returns), "token")], metrics
+
+    return objective
+
+
+def ptx_parts(texts: Sequence[Encoded], update: int, config: RL) -> list[Part]:
+    """Another part of the same update: the pretraining loss on its own batch, with its own average."""
+    if config.ptx is None:
+        return []
+    coefficient = config.ptx.coefficient
+    picked = step_indices(len(texts), config.ptx.batch, seed=config.seed, step=update)
+    batch = collate([[texts[i]] for i in picked])
+
+    def objective(outputs: Outputs, batch: Batch) -> tuple[list[Term], list[Metric]]:
+        assert outputs.logps is not None
+        return [Term("ptx", nll(outputs.logps), "token", coefficient)], []
+
+    return [Part(batch.with_weights(token=token_weights(batch.mask, "token")), objective)]
+
+
+def check_step_0(policy: Model, batch: Batch, config: RL) -> None:
+    """Sampling and training agree (ratio 1) and, where the reference is the model we start from, KL = 0."""
+    logps = evaluate(policy, batch, max_tokens=config.learner.max_tokens).logps
+    assert logps is not None
+    tolerance = 1e-3 if config.precision == "fp32" else 0.1
+    check_sampler(logps.cpu(), batch.extras["old_logps"], tolerance=tolerance)
+    if config.reference is None:
+        check_reference(logps.cpu(), batch.extras["ref_logps"], tolerance=tolerance)
+
+
+def mean_of(updates: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Metrics averaged over a step's updates."""
+    return {name: sum(u[name] for u in updates if name in u) / len(updates) for name in updates[0]}
+
+
+def sample_of(record: Mapping[str, Any]) -> dict[str, Any]:
+    rollout, score = record["rollout"], record["score"]
+    return {
+        "prompt": rollout["prompt"],
+        "completion": rollout["text"],
+        "stop": rollout["stop"],
+        "score": score["value"],
+    }

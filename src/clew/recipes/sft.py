@@ -1,0 +1,78 @@
+"""Supervised fine-tuning: imitate demonstrations, learning only from what the answer says."""
+
+from clew.batch import Averaging, Batch, Metric, Outputs, Term, evaluate, token_weights
+from clew.config import Training
+from clew.data.chat import Codec, Encoded, Encoding
+from clew.data.collate import collate
+from clew.data.sources import Source, load_examples, step_indices
+from clew.learn.checkpoint import TrainState
+from clew.learn.invariants import check_rows
+from clew.learn.learner import Learner, Optimiser, Part
+from clew.losses.token import nll
+from clew.models.load import load_policy
+from clew.models.policy import Policy
+from clew.runs import Run
+from clew.track import Console
+
+
+class SFT(Training):
+    model: str
+    """Folder or hub name of the model to start from."""
+    data: Source
+    """Prompts with completions, conversations, or plain text."""
+    heldout: Source | None = None
+    """Rows to report the loss on at the end."""
+    encoding: Encoding = Encoding()
+    steps: int | None = None
+    """Optimiser steps; when absent, `epochs` times the data."""
+    epochs: float = 1.0
+    batch: int = 32
+    """Rows a step."""
+    averaging: Averaging = "token"
+    learner: Optimiser = Optimiser(lr=1e-4, warmup=0.03)
+
+
+def run(config: SFT) -> None:
+    with Run(config, config.out, "sft", [Console()]) as run:
+        policy = load_policy(config.model, precision=config.precision, device=config.device)
+        codec = Codec(policy.tokenizer, config.encoding)
+        rows = [encoded[0] for _, encoded in codec.answers(load_examples(config.data))]
+        run.note(f"sft: {dict(codec.counts)}")
+        check_rows(rows, policy.stop_ids)
+        train(policy, rows, config, run)
+        policy.save(run.model_folder)
+        if config.heldout is not None:
+            held = [encoded[0] for _, encoded in codec.answers(load_examples(config.heldout))]
+            run.write("result.json", {"heldout_nll": mean_nll(policy, held, config)})
+        run.finish()
+
+
+def train(policy: Policy, rows: list[Encoded], config: SFT, run: Run) -> None:
+    total = config.steps or max(1, round(config.epochs * len(rows) / config.batch))
+    learner = Learner(policy, config.learner, total_steps=total)
+    state = TrainState({"policy": learner})
+    for step in run.steps(total, state, save_every=config.save_every, keep=config.keep):
+        picked = step_indices(len(rows), config.batch, seed=config.seed, step=step.number)
+        batch = collate([[rows[i]] for i in picked])
+        batch = batch.with_weights(
+            token=token_weights(batch.mask, config.averaging, max_length=config.encoding.max_length)
+        )
+        step.track(learner.step(Part(batch, objective)))
+        run.ledger["tokens_trained"] = learner.tokens_trained
+
+
+def objective(outputs: Outputs, batch: Batch) -> tuple[list[Term], list[Metric]]:
+    assert outputs.logps is not None and outputs.entropy is not None
+    metrics = [
+        Metric.mean("entropy", outputs.entropy, batch.mask),
+        Metric.mean("supervised_token_fraction", batch.mask, batch.real),
+    ]
+    return [Term("nll", nll(outputs.logps), "token")], metrics
+
+
+def mean_nll(policy: Policy, rows: list[Encoded], config: SFT) -> float:
+    """Nats a supervised token."""
+    batch = collate([[row] for row in rows])
+    logps = evaluate(policy, batch, max_tokens=config.learner.max_tokens).logps
+    assert logps is not None
+    return float(-logps.sum() / batch.mask.sum())

@@ -1,0 +1,331 @@
+"""The run directory: resolved configuration, metrics, samples, journal, checkpoints, and exact resume.
+
+    config.yaml        resolved; the run can be repeated from it
+    metrics.jsonl      one line a step: the source of truth, which trackers copy
+    samples.jsonl      rollouts kept for people to read
+    journal/           rollouts and scores of steps not yet covered by a checkpoint
+    checkpoints/       checkpoint-000100/ …, each with a manifest of hashes
+    model/             the result
+    run.json           state, versions, ledger
+
+A step first journals what it cannot repeat (rollouts, scores, remote replies), fsynced, then learns from it. After
+kill -9 the run goes back to its newest whole checkpoint and repeats the steps since, reading the journal: the
+weights end bit-identical, and no metric row is lost or doubled.
+"""
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any, Protocol, Self
+
+import yaml
+from pydantic import BaseModel
+
+from clew import __version__
+
+STEP_DIGITS = 6
+
+
+class State(Protocol):
+    """What a checkpoint holds: whatever lets the next step be the one an uninterrupted run would have made."""
+
+    def save(self, folder: Path) -> None: ...
+    def load(self, folder: Path) -> None: ...
+
+
+class NoState:
+    """Of a loop whose steps depend on nothing but their number."""
+
+    def save(self, folder: Path) -> None: ...
+    def load(self, folder: Path) -> None: ...
+
+
+class Tracker(Protocol):
+    """An observer of a run."""
+
+    def begin(self, name: str, total: int, step: int) -> None: ...
+    def log(self, step: int, metrics: Mapping[str, float]) -> None: ...
+    def note(self, message: str) -> None: ...
+    def end(self) -> None: ...
+
+
+class Step:
+    """One step of a run, as the loop sees it."""
+
+    def __init__(self, run: "Run", number: int) -> None:
+        self._run = run
+        self.number = number
+        self.metrics: dict[str, float] = {}
+
+    def journal(self, compute: Callable[[], list[dict[str, Any]]]) -> list[dict[str, Any]]:
+        """Records of this step: read back if an earlier life of the run wrote them, else computed and fsynced.
+
+        The answer always went through JSON, so that both lives see the same numbers.
+        """
+        file = self._run.folder / "journal" / f"step-{self.number:0{STEP_DIGITS}}.jsonl"
+        if not file.exists():
+            file.parent.mkdir(exist_ok=True)
+            write_durably(file, "".join(json.dumps(record) + "\n" for record in compute()))
+        return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+
+    def track(self, metrics: Mapping[str, float]) -> None:
+        """Numbers of this step; the last word on a name counts."""
+        self.metrics.update(metrics)
+
+    def samples(self, records: Sequence[Mapping[str, Any]]) -> None:
+        """Rollouts for people to read."""
+        self._run.append("samples.jsonl", [{"step": self.number, **record} for record in records])
+
+
+class RunExists(ValueError):
+    """The directory holds a run of another configuration."""
+
+
+class Run:
+    """A run directory: new, or of an earlier life of the same configuration.
+
+    Example: `with Run(config, config.out, "sft", [Console()]) as run: …; run.finish()`
+
+    Raises RunExists naming the keys that differ when another configuration ran there.
+    """
+
+    def __init__(self, config: BaseModel, folder: str | Path, recipe: str, trackers: Sequence[Tracker] = ()) -> None:
+        self.folder = Path(folder)
+        self.trackers = trackers
+        self.ledger: Counter[str] = Counter()
+        """Tokens generated and trained, FLOPs, labels by kind of rater; wall and CPU seconds."""
+        self._interrupted = False
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._claim(config.model_dump(mode="json"))
+        if not self.is_finished:
+            self._set_info(
+                state="running",
+                recipe=recipe,
+                clew=__version__,
+                python=platform.python_version(),
+                machine=platform.machine(),
+            )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for tracker in self.trackers:
+            tracker.end()
+
+    def _claim(self, config: dict[str, Any]) -> None:
+        resolved = self.folder / "config.yaml"
+        if not resolved.exists():
+            write_durably(resolved, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+            return
+        changed = _differences(yaml.safe_load(resolved.read_text(encoding="utf-8")), config)
+        if changed:
+            raise RunExists(
+                f"{self.folder} holds a run of another configuration ({'; '.join(changed[:5])}); choose another "
+                "`out`, or delete that folder"
+            )
+
+    @property
+    def model_folder(self) -> Path:
+        return self.folder / "model"
+
+    @property
+    def is_finished(self) -> bool:
+        return self._info().get("state") == "finished"
+
+    def steps(self, total: int, state: State, *, save_every: int, keep: int | None) -> Iterator[Step]:
+        """The steps still to be done, from the newest checkpoint on; saves every `save_every` and at the end.
+
+        `keep` newest checkpoints stay, None keeps all. Ctrl-C finishes the step, saves, and raises
+        KeyboardInterrupt.
+        """
+        first = self._restore(state)
+        self._truncate(first)
+        for tracker in self.trackers:
+            tracker.begin(self.folder.name, total, first)
+        with self._ctrl_c():
+            for number in range(first, total):
+                wall, cpu = time.perf_counter(), time.process_time()
+                step = Step(self, number)
+                yield step
+                self.ledger["wall_seconds"] += time.perf_counter() - wall  # type: ignore[assignment]
+                self.ledger["cpu_seconds"] += time.process_time() - cpu  # type: ignore[assignment]
+                self._log(step)
+                if (number + 1) % save_every == 0 or number + 1 == total or self._interrupted:
+                    self._checkpoint(number + 1, state, keep)
+                if self._interrupted:
+                    raise KeyboardInterrupt(f"saved after step {number + 1}")
+
+    def note(self, message: str) -> None:
+        """Tell whoever watches, and keep it in the run."""
+        self.append("notes.jsonl", [{"time": time.time(), "note": message}])
+        for tracker in self.trackers:
+            tracker.note(message)
+
+    def append(self, name: str, records: Sequence[Mapping[str, Any]]) -> None:
+        with (self.folder / name).open("a", encoding="utf-8") as file:
+            file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+
+    def write(self, name: str, content: Any) -> None:
+        """A JSON file of the run."""
+        write_durably(self.folder / name, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+
+    def finish(self) -> None:
+        """Mark the run as done: a pipeline skips it from now on. The journal has served."""
+        shutil.rmtree(self.folder / "journal", ignore_errors=True)
+        self._set_info(state="finished", ledger=dict(self.ledger))
+
+    def _log(self, step: Step) -> None:
+        self.append("metrics.jsonl", [{"step": step.number, **step.metrics}])
+        for tracker in self.trackers:
+            tracker.log(step.number, step.metrics)
+
+    def _checkpoint(self, step: int, state: State, keep: int | None) -> None:
+        folder = self.folder / "checkpoints"
+        folder.mkdir(exist_ok=True)
+        # Metric rows that the checkpoint's step count vouches for must be on disk before it is.
+        for name in ("metrics.jsonl", "samples.jsonl"):
+            if (self.folder / name).exists():
+                _fsync(self.folder / name)
+        target = folder / f"checkpoint-{step:0{STEP_DIGITS}}"
+        building = folder / f"{target.name}.partial"
+        shutil.rmtree(building, ignore_errors=True)
+        building.mkdir()
+        state.save(building)
+        (building / "run.json").write_text(json.dumps({"step": step, "ledger": dict(self.ledger)}))
+        seal(building)
+        shutil.rmtree(target, ignore_errors=True)
+        building.rename(target)
+        _fsync(folder)
+        for old in _checkpoints(self.folder)[:-keep] if keep else []:
+            shutil.rmtree(old)
+        for entry in sorted((self.folder / "journal").glob("step-*.jsonl")):
+            if int(entry.stem.removeprefix("step-")) < step:
+                entry.unlink()
+
+    def _restore(self, state: State) -> int:
+        """Load the newest whole checkpoint; the number of the step to do next."""
+        for folder in reversed(_checkpoints(self.folder)):
+            damage = broken(folder)
+            if damage is None:
+                state.load(folder)
+                info = json.loads((folder / "run.json").read_text())
+                self.ledger = Counter(info["ledger"])
+                return int(info["step"])
+            self.note(f"{folder.name} is damaged ({damage}); going back to an older one")
+            shutil.rmtree(folder)
+        return 0
+
+    def _truncate(self, first: int) -> None:
+        """Forget metric rows and samples of steps that will be done again."""
+        for name in ("metrics.jsonl", "samples.jsonl"):
+            file = self.folder / name
+            if file.exists():
+                kept = [line for line in file.read_text(encoding="utf-8").splitlines() if _step_of(line) < first]
+                write_durably(file, "".join(line + "\n" for line in kept))
+
+    def _info(self) -> dict[str, Any]:
+        file = self.folder / "run.json"
+        return json.loads(file.read_text()) if file.exists() else {}
+
+    def _set_info(self, **values: Any) -> None:
+        self.write("run.json", {**self._info(), **values})
+
+    @contextmanager
+    def _ctrl_c(self) -> Iterator[None]:
+        """The first Ctrl-C waits for the step to end; a second one does not."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def interrupt(number: int, frame: FrameType | None) -> None:
+            if self._interrupted:
+                raise KeyboardInterrupt
+            self._interrupted = True
+
+        before = signal.signal(signal.SIGINT, interrupt)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+
+def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Dotted keys whose values differ, as `key: old -> new`."""
+    found: list[str] = []
+    for key in [*old, *(k for k in new if k not in old)]:
+        a, b = old.get(key), new.get(key)
+        if isinstance(a, dict) and isinstance(b, dict):
+            found += _differences(a, b, f"{prefix}{key}.")
+        elif a != b:
+            found.append(f"{prefix}{key}: {a!r} -> {b!r}")
+    return found
+
+
+def write_durably(file: Path, text: str) -> None:
+    """Write a whole file or nothing: to a neighbour, fsync, rename, fsync the folder."""
+    building = file.with_name(file.name + ".partial")
+    with building.open("w", encoding="utf-8") as handle:
+        handle.write(text)
+        handle.flush()
+        os.fsync(handle.fileno())
+    building.replace(file)
+    _fsync(file.parent)
+
+
+def seal(folder: Path) -> None:
+    """Write a manifest of sha256 over every file of a folder, everything fsynced."""
+    hashes = {f.relative_to(folder).as_posix(): _sha256(f) for f in sorted(folder.rglob("*")) if f.is_file()}
+    for name in hashes:
+        _fsync(folder / name)
+    write_durably(folder / "manifest.json", json.dumps(hashes, indent=1))
+
+
+def broken(folder: Path) -> str | None:
+    """What is wrong with a sealed folder; None when it is whole."""
+    try:
+        hashes = json.loads((folder / "manifest.json").read_text())
+        for name, expected in hashes.items():
+            if _sha256(folder / name) != expected:
+                return f"{name} does not match its hash"
+    except (OSError, ValueError) as error:
+        return str(error)
+    return None
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    """Oldest first."""
+    found = (folder / "checkpoints").glob("checkpoint-*")
+    return sorted(f for f in found if f.name.removeprefix("checkpoint-").isdigit())
+
+
+def _step_of(line: str) -> int:
+    """Step of a metrics row; a row torn by a crash belongs to no step that counts."""
+    with suppress(ValueError):
+        return int(json.loads(line)["step"])
+    return 1 << 62
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def _fsync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
