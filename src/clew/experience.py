@@ -1,7 +1,8 @@
 """From rollouts and scores to numbers on tokens: KL, rewards, advantages. What an RL recipe learns from."""
 
-import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
+from operator import attrgetter
 from typing import Any, Literal
 
 import numpy as np
@@ -14,6 +15,8 @@ from clew.data.collate import collate, pad
 from clew.losses.advantage import GROUP_ADVANTAGES, gae, whiten
 from clew.losses.kl import adaptive_coefficient, dual_coefficient, k1, k3
 from clew.types import Rollout, Score, Turn
+
+ROLLOUT_FIELDS = tuple(f.name for f in fields(Rollout))
 
 
 class MissingEOS(Config):
@@ -187,12 +190,14 @@ def minibatches(batch: Batch, num: int, *, key: Sequence[int]) -> Iterator[Batch
 
 
 def to_record(rollout: Rollout, score: Score) -> dict[str, Any]:
-    """A journal line."""
-    return {"rollout": dataclasses.asdict(rollout), "score": dataclasses.asdict(score)}
+    """A journal line: JSON types only, field by field (dataclasses.asdict would copy every token)."""
+    record = dict(zip(ROLLOUT_FIELDS, attrgetter(*ROLLOUT_FIELDS)(rollout), strict=True))
+    record["turns"] = [[turn.role, turn.start, turn.end] for turn in rollout.turns]
+    return {"rollout": record, "score": {"value": score.value, "parts": score.parts, "at": score.at}}
 
 
 def from_record(record: Mapping[str, Any]) -> tuple[Rollout, Score]:
     rollout, score = record["rollout"], record["score"]
-    turns = tuple(Turn(**turn) for turn in rollout["turns"])
+    turns = tuple(Turn(*turn) for turn in rollout["turns"])
     at = tuple((int(i), float(r)) for i, r in score["at"])
     return Rollout(**{**rollout, "turns": turns}), Score(score["value"], score["parts"], at)

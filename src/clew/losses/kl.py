@@ -31,13 +31,10 @@ def reverse_kl_loss(logps: Tensor, ref_logps: Tensor, mask: Tensor) -> Tensor:
     """A loss with the gradient of KL(pi || ref) over whole sequences: k2 of the summed log-ratio.
 
     [B, T] -> [B, T]. Token t carries grad log pi(y_t) times the log-ratio summed over the whole sequence, so that
-    a token also answers for the divergence it leads to; `summed over its own place only` is the bias of METHODS
-    fact 4. Expectation exact for on-policy samples. The value is (sum of log-ratios)^2 / 2, spread evenly.
+    a token also answers for the divergence it leads to; its own log-ratio alone would be biased (METHODS, fact 4). Expectation exact for on-policy samples. The value is (sum of log-ratios)^2 / 2, spread evenly.
     """
-    log_ratio = (logps - ref_logps) * mask
-    total = log_ratio.sum(1, keepdim=True)
-    share = mask / mask.sum(1, keepdim=True).clamp(min=1)
-    return total.square() / 2 * share
+    total = ((logps - ref_logps) * mask).sum(1, keepdim=True)
+    return total.square() / 2 * mask / mask.sum(1, keepdim=True).clamp(min=1)
 
 
 def forward_kl_loss(logps: Tensor, ref_logps: Tensor, mask: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """Labels: sample answers, make tasks of them, let raters judge, keep everything in the store, export for training."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -11,7 +11,7 @@ from clew.data.sources import Source, load_examples
 from clew.engines.local import LocalEngine
 from clew.feedback.export import EXPORTS, write_rows
 from clew.feedback.raters import RATERS, SimulatedRater
-from clew.feedback.records import Item, Task
+from clew.feedback.records import Feedback, Item, Task
 from clew.feedback.store import Store
 from clew.judges.score import function_reward
 from clew.models.load import load_policy
@@ -90,27 +90,33 @@ def collect(
         scores = {item_of(r).id: s.value for r, s in zip(rollouts, gold(rollouts), strict=True)}
         items = {item_of(r).id: item_of(r) for r in rollouts}
         rng = np.random.default_rng([config.seed, step.number])
-        judged = 0
-        for i in range(len(asked)):
-            for task in tasks_of(rollouts[i * config.answers : (i + 1) * config.answers], config, rng):
-                shown = [items[key] for key in task.items]
-                worth = {key: value for key in task.items if (value := scores[key]) is not None}
-                store.add_items(shown)
-                store.add_tasks([task])
-                if len(worth) < len(task.items):
-                    continue  # gold abstains: no simulated rater could say anything
-                picked = rng.choice(len(raters), size=min(config.overlap, len(raters)), replace=False)
-                store.add_feedback([raters[int(r)].judge(task, shown, worth, rng) for r in picked])
-                judged += len(picked)
+        groups = [rollouts[i : i + config.answers] for i in range(0, len(rollouts), config.answers)]
+        tasks = [task for group in groups for task in tasks_of(group, config, rng)]
+        answers = [a for task in tasks for a in judged(task, items, scores, raters, config, rng)]
+        store.add_items([items[key] for task in tasks for key in task.items])
+        store.add_tasks(tasks)
+        store.add_feedback(answers)
         run.ledger["tokens_generated"] += sum(sum(r.mask) for r in rollouts)
-        run.ledger["labels/program"] += judged
-        step.track(
-            {
-                "labels": judged,
-                "answers/mean_gold": float(np.mean([v for v in scores.values() if v is not None])),
-            }
-        )
+        run.ledger["labels/program"] += len(answers)
+        worth = [v for v in scores.values() if v is not None]
+        step.track({"labels": len(answers), "answers/mean_gold": float(np.mean(worth)) if worth else 0.0})
         step.samples([sample_of(r) for r in rollouts[:2]])
+
+
+def judged(
+    task: Task,
+    items: Mapping[str, Item],
+    scores: Mapping[str, float | None],
+    raters: Sequence[SimulatedRater],
+    config: Label,
+    rng: np.random.Generator,
+) -> list[Feedback]:
+    """What `overlap` raters, drawn for the task, say of it; nothing where gold abstains on one of its items."""
+    worth = {key: value for key in task.items if (value := scores[key]) is not None}
+    if len(worth) < len(task.items):
+        return []
+    picked = rng.choice(len(raters), size=min(config.overlap, len(raters)), replace=False)
+    return [raters[int(r)].judge(task, [items[key] for key in task.items], worth, rng) for r in picked]
 
 
 def tasks_of(rollouts: Sequence[Rollout], config: Label, rng: np.random.Generator) -> list[Task]:
