@@ -174,6 +174,11 @@ class Run:
         for tracker in self.trackers:
             tracker.note(message)
 
+    def account(self, *spent: Mapping[str, float]) -> None:
+        """Totals so far, of one or more spenders, into the ledger."""
+        for name in {name for one in spent for name in one}:
+            self.ledger[name] = sum(one.get(name, 0) for one in spent)  # type: ignore[assignment]
+
     def append(self, name: str, records: Sequence[Mapping[str, Any]]) -> None:
         with (self.folder / name).open("a", encoding="utf-8") as file:
             file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)

@@ -62,7 +62,7 @@ class Source(Config):
 
 def load_examples(source: Source) -> list[Example]:
     """All examples of a source, in file order. Raises ValueError naming the row and the column that are wrong."""
-    examples = [parse_row(row, f"{source.path} row {i}") for i, row in enumerate(read_rows(source.path))]
+    examples = [parse_row(row, f"{source.path} row {i}") for i, row in enumerate(read_rows(source.path), 1)]
     if not examples:
         raise ValueError(f"{source.path} has no rows")
     chosen = [e for e in examples if _selected(e.id, source)][: source.limit]

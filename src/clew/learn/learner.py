@@ -1,8 +1,9 @@
 """One optimiser step over parts, each a batch with its objective. It knows no algorithm."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +40,12 @@ class Part(NamedTuple):
     objective: Objective
 
 
+class Checkpointable(Protocol):
+    """A model that can compute activations again in the backward pass instead of keeping them."""
+
+    def checkpoint_activations(self) -> None: ...
+
+
 class NotFinite(ArithmeticError):
     """A loss or gradient is NaN or infinite; the weights are as before the step."""
 
@@ -53,6 +60,8 @@ class Learner:
         assert isinstance(model, nn.Module)
         self.model = model
         self.options = optimiser
+        if optimiser.gradient_checkpointing:
+            cast(Checkpointable, model).checkpoint_activations()
         self.total_steps = total_steps
         self.steps = 0
         self.tokens_trained = 0
@@ -76,7 +85,7 @@ class Learner:
         """
         metrics = self.accumulate(*parts)
         norm = nn.utils.clip_grad_norm_(self.named.values(), self.options.clip)
-        if not torch.isfinite(norm):
+        if not torch.isfinite(norm) or not all(math.isfinite(v) for k, v in metrics.items() if k.startswith("loss/")):
             raise NotFinite(self._culprit(parts))
         rate = rate_at(self.steps, self.total_steps, self.options)
         for group in self.optimiser.param_groups:
@@ -97,6 +106,12 @@ class Learner:
                     total_loss(terms, micro).backward()
                     metrics += found
         return reduce_metrics(metrics)
+
+    def spent(self) -> dict[str, float]:
+        """For the ledger: tokens trained, and the usual estimate of 6 FLOPs a parameter and token."""
+        assert isinstance(self.model, nn.Module)
+        size = sum(p.numel() for p in self.model.parameters())
+        return {"tokens_trained": self.tokens_trained, "flops": 6.0 * size * self.tokens_trained}
 
     def _forward(self, batch: Batch, objectives: Sequence[Objective]) -> tuple[list[Term], list[Metric]]:
         batch = batch.to(next(iter(self.named.values())).device)

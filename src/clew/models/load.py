@@ -95,13 +95,21 @@ def pick_device(device: Device) -> torch.device:
 
 def packs(module: PreTrainedModel) -> bool:
     """The leak test: do packed rows get the hidden states that each gets alone? Otherwise pad, and say so."""
+    native = module.config._attn_implementation
+    packed = _packs(module)
+    if not packed:
+        module.config._attn_implementation = native
+    return packed
+
+
+def _packs(module: PreTrainedModel) -> bool:
     generator = torch.Generator().manual_seed(0)
     vocab = module.get_input_embeddings().weight.shape[0]
     probe = _probe(torch.randint(vocab, (3, 11), generator=generator)).to(module.device)
     with torch.no_grad():
         try:
             hidden, index = Trunk(module).encode(probe)
-        except (NotImplementedError, TypeError, AttributeError, RuntimeError, KeyError) as error:
+        except (ValueError, TypeError, AttributeError, RuntimeError, LookupError) as error:
             log.warning("%s cannot run packed (%s); rows are padded", type(module).__name__, error)
             return False
         for b in range(probe.num_rows):
@@ -145,7 +153,12 @@ def _config(path: str) -> PretrainedConfig:
             f"{path}: no config.json there, so no model; expected a Hugging Face folder or a hub name"
         )
     hub_logging.disable_progress_bar()
-    config = AutoConfig.from_pretrained(path)
+    try:
+        config = AutoConfig.from_pretrained(path)
+    except OSError as error:
+        raise FileNotFoundError(
+            f"{path}: neither a folder here nor a model of the hub that can be reached: {error}"
+        ) from error
     for name, value in config.to_dict().items():
         if ("dropout" in name or name.endswith("_pdrop")) and isinstance(value, float):
             setattr(config, name, 0.0)

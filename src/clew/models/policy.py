@@ -46,6 +46,9 @@ class Policy(nn.Module):
         )
         return Outputs(logps=spread(logps, batch.mask), entropy=spread(entropy, batch.mask))
 
+    def checkpoint_activations(self) -> None:
+        self.trunk.checkpoint_activations()
+
     def save(self, folder: Path) -> None:
         """An ordinary Hugging Face folder, safetensors only; the pad token is never among the stop tokens."""
         generation = self.module.generation_config

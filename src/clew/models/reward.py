@@ -42,6 +42,9 @@ class ScalarModel(nn.Module):
         scalars = head(hidden.to(self.module.dtype))[:, 0]
         return Outputs(values=spread(scalars[before(batch, index)], batch.mask), scores=scalars[last(batch, index)])
 
+    def checkpoint_activations(self) -> None:
+        self.trunk.checkpoint_activations()
+
     def save(self, folder: Path) -> None:
         self.module.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)

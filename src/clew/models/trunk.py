@@ -1,37 +1,49 @@
 """Everything of a transformers model below its head, run packed through its AttentionInterface, or padded."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from transformers import AttentionInterface, PreTrainedModel
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from clew.batch import Batch
-from clew.models.layout import Attends, Layout, Options
+from clew.models.layout import Attends, Layout, Options, attend_block
 
 ATTENTION = "clew"
 
 Precision = Literal["fp32", "bf16"]
 
+_NO_MASK = torch.empty(1, 1, 1, 1)
+"""transformers passes a 4-d mask on as it is, instead of making one of M x M for the packed sequence; nobody reads it."""
+
 
 def _attention(
     module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **asked: Any
-) -> tuple[Tensor, None]:
-    """transformers' hook: [1, H, M, D] query and [1, H_kv, M, D] key and value -> [1, M, H, D]."""
+) -> tuple[Tensor, Tensor | None]:
+    """transformers' hook: [1, H, M, D] query and [1, H_kv, M, D] key and value -> [1, M, H, D].
+
+    Calls that bring no layout (the model used natively, `generate`) get transformers' own attention.
+    """
+    layout: Attends | None = asked.pop("clew_layout", None)
+    if layout is None and asked.get("softcap") is None:
+        return ALL_ATTENTION_FUNCTIONS["sdpa"](module, query, key, value, attention_mask, **asked)
     unknown = [k for k in ("s_aux", "position_bias") if asked.get(k) is not None]
     if unknown:
         raise NotImplementedError(f"packed attention does not know {', '.join(unknown)}")
     options = Options(
         asked.get("scaling"), asked.get("dropout", 0.0), asked.get("sliding_window"), asked.get("softcap")
     )
-    return asked["clew_layout"].attend(module.layer_idx, query, key, value, options), None
+    if layout is None:  # sdpa has no softcap
+        return attend_block(query, key, value, attention_mask, options).transpose(1, 2), None
+    return layout.attend(module.layer_idx, query, key, value, options), None
 
 
 AttentionInterface.register(ATTENTION, _attention)
+AttentionMaskInterface.register(ATTENTION, ALL_MASK_ATTENTION_FUNCTIONS["sdpa"])
 
 
 @dataclass
@@ -47,6 +59,11 @@ class Trunk:
     native: bool = False
     precision: Precision = "fp32"
 
+    def __post_init__(self) -> None:
+        # For good, not for a call: gradient checkpointing runs layers again when no call of ours is on the stack.
+        if self.packed:
+            self.module.config._attn_implementation = ATTENTION
+
     def encode(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """States of the batch's tokens, and the place [B, T] of each real token among them."""
         if self.packed:
@@ -59,8 +76,7 @@ class Trunk:
 
     def encode_packed(self, tokens: Tensor, positions: Tensor, layout: Attends) -> Tensor:
         """States of packed tokens [M], `layout` attending in every layer."""
-        with self._attending():
-            return self._states(tokens[None], positions[None], clew_layout=layout)[0]
+        return self._states(tokens[None], positions[None], attention_mask=_NO_MASK, clew_layout=layout)[0]
 
     def _states(self, tokens: Tensor, positions: Tensor, **options: Any) -> Tensor:
         with torch.autocast(tokens.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
@@ -75,12 +91,6 @@ class Trunk:
         stored = type(self.module).from_pretrained(folder, dtype=self.module.dtype)
         self.module.load_state_dict(stored.state_dict())
 
-    @contextmanager
-    def _attending(self) -> Iterator[None]:
-        config = self.module.config
-        before = config._attn_implementation
-        config._attn_implementation = ATTENTION
-        try:
-            yield
-        finally:
-            config._attn_implementation = before
+    def checkpoint_activations(self) -> None:
+        """Compute activations again in the backward pass instead of keeping them."""
+        self.module.activation_checkpointing_enable()

@@ -71,5 +71,3 @@ def state_values(tree: Tree, policy: TablePolicy, rewards: Tensor) -> Tensor:
 
 def logit(p: float) -> float:
     return math.log(p / (1 - p))
-
-

@@ -193,4 +193,3 @@ def checks() -> Iterator[Result]:
     yield from two_answers()
     yield from at_the_reference()
     yield from kahneman_tversky()
-

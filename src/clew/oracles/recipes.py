@@ -51,6 +51,8 @@ class Rehearsal:
         self.ledger: Counter[str] = Counter()
         self.history: list[Mapping[str, float]] = []
 
+    def account(self, *spent: Mapping[str, float]) -> None: ...
+
     def steps(self, total: int, state: State, *, save_every: int, keep: int | None) -> Iterator["RehearsedStep"]:
         for number in range(total):
             step = RehearsedStep(number)
@@ -105,7 +107,14 @@ def preferences() -> Iterator[Result]:
         for j in range(len(rows))
         if i != j
     ]
-    shared: dict[str, Any] = {"out": "", "model": "", "data": NOWHERE, "batch": len(items), "epochs": 400, "learner": FAST}
+    shared: dict[str, Any] = {
+        "out": "",
+        "model": "",
+        "data": NOWHERE,
+        "batch": len(items),
+        "epochs": 400,
+        "learner": FAST,
+    }
     for name, target, says in (
         ("dpo", exact.rlhf_optimum(ref, truth, BETA), "ref exp(r / beta)"),
         ("ipo", exact.ipo_optimum(ref, torch.full_like(ref, 1 / len(ref)), judged, BETA), "ref exp(p / tau)"),
@@ -170,7 +179,9 @@ def reinforcement() -> Iterator[Result]:
         lost = 1 - float(policy.sequence_logps().detach().exp()[truth.argmax()])
         yield Result(f"recipe rl: {name}, no KL", "all mass on the best answer", lost, 2e-2)
 
-    yield Result("rl without its KL, as if it had one", says, gap(_trained(reference, truth, free, **rloo)), 3e-3, wrong=True)
+    yield Result(
+        "rl without its KL, as if it had one", says, gap(_trained(reference, truth, free, **rloo)), 3e-3, wrong=True
+    )
 
 
 def step_0() -> Iterator[Result]:
@@ -256,7 +267,9 @@ def continued_pretraining() -> Iterator[Result]:
         ptx=rl.PTX(data=NOWHERE, coefficient=gamma, batch=len(texts)),
     )  # fmt: skip
     prompts = [Prompt(str(i), (arms.start,), "") for i in range(64)]
-    rl.train(policy, reference, None, TableEngine(policy), _table_reward(arms, truth), prompts, texts, config, Rehearsal())  # type: ignore[arg-type]
+    rl.train(
+        policy, reference, None, TableEngine(policy), _table_reward(arms, truth), prompts, texts, config, Rehearsal()
+    )  # type: ignore[arg-type]
     miss = total_variation(policy.sequence_logps(), target)
     yield Result("recipe rl: PPO-ptx", "argmax E r - beta KL + gamma E log pi", miss, 2e-2)
 
@@ -333,5 +346,3 @@ def checks() -> Iterator[Result]:
     yield from controllers()
     yield from continued_pretraining()
     yield from labelling()
-
-

@@ -29,12 +29,16 @@ def rankings(rewards: Tensor, size: int) -> tuple[list[tuple[int, ...]], Tensor]
     return orders, torch.stack(probabilities)
 
 
-def ranked_batch(orders: list[tuple[int, ...]], weights: Tensor, *, margin: float = 0.0, agreement: float = 1.0) -> Batch:
+def ranked_batch(
+    orders: list[tuple[int, ...]], weights: Tensor, *, margin: float = 0.0, agreement: float = 1.0
+) -> Batch:
     rows = ARMS.rows()
     ranks = [list(range(len(order))) for order in orders]
     batch = collate([[rows[i] for i in order] for order in orders], ranks=ranks)
     same = torch.ones(len(orders), dtype=torch.float64)
-    return batch.with_weights(item=weights / weights.sum()).with_extras(margin=margin * same, agreement=agreement * same)
+    return batch.with_weights(item=weights / weights.sum()).with_extras(
+        margin=margin * same, agreement=agreement * same
+    )
 
 
 def fitted(loss: Callable[..., Tensor], batch: Batch, centre: float = 0.0) -> Tensor:
@@ -116,7 +120,9 @@ def ratings() -> Iterator[Result]:
     model = TableReward(ARMS)
     model.set_cuts(torch.zeros(2))
     weighed = batch.with_weights(item=law.flatten() / 4)
-    part = Part(weighed, lambda o, b: ([Term("point", ordinal(o.scores, levels.long(), ordered_cuts(_raw(model))), "item")], []))
+    part = Part(
+        weighed, lambda o, b: ([Term("point", ordinal(o.scores, levels.long(), ordered_cuts(_raw(model))), "item")], [])
+    )
     minimise(model, part)
     found = torch.sigmoid(ordered_cuts(_raw(model)).detach() - model.table.detach()[:, None])
     yield Result("ordinal", "P(level <= k) = s(c_k - r)", float((found - below).abs().max()), TIGHT)
@@ -158,4 +164,3 @@ def checks() -> Iterator[Result]:
     yield from comparisons()
     yield from one_pair()
     yield from ratings()
-

@@ -69,7 +69,10 @@ class Setting:
 
 
 def policy_term(loss: Callable[..., Tensor], advantages: Tensor) -> Objective:
-    return lambda outputs, batch: ([Term("policy", loss(outputs.logps, batch.extras["old_logps"], advantages), "token")], [])
+    return lambda outputs, batch: (
+        [Term("policy", loss(outputs.logps, batch.extras["old_logps"], advantages), "token")],
+        [],
+    )
 
 
 def off(found: Tensor, expected: Tensor) -> float:
@@ -103,7 +106,9 @@ def single_rollouts() -> Iterator[Result]:
     alone = _whiten_without_padding(whole, batch.mask)
     yield Result("whiten", "statistics of scored tokens only", float((padded - alone).abs().max()), 1e-6)
     wrong_gap = float(((ragged - alone) * batch.mask).abs().max())
-    yield Result("whiten with padding in the statistics", "statistics of scored tokens only", wrong_gap, 1e-6, wrong=True)
+    yield Result(
+        "whiten with padding in the statistics", "statistics of scored tokens only", wrong_gap, 1e-6, wrong=True
+    )
 
 
 def groups() -> Iterator[Result]:
@@ -184,7 +189,9 @@ def divergences() -> Iterator[Result]:
     found = gradient(arms.policy, Part(arms.batch(), objective))
     yield Result("forward_kl_loss (k3 in the loss)", "the gradient of KL(ref || pi)", off(found, forward), TIGHT)
     backward = arms.exact_gradient(lambda lp: exact.kl(lp, arms.ref))
-    yield Result("k3 in the loss taken for reverse KL", "the gradient of KL(pi || ref)", off(found, backward), TIGHT, wrong=True)
+    yield Result(
+        "k3 in the loss taken for reverse KL", "the gradient of KL(pi || ref)", off(found, backward), TIGHT, wrong=True
+    )
 
 
 def fixed_points() -> Iterator[Result]:
@@ -234,12 +241,21 @@ def values() -> Iterator[Result]:
             old = model.evaluate(batch).values
             assert old is not None
             fixed = old.detach()
-            minimise(model, Part(batch, lambda o, b, f=fixed, fn=loss: ([Term("value", fn(o.values, f, returns), "token")], [])))
+            minimise(
+                model,
+                Part(batch, lambda o, b, f=fixed, fn=loss: ([Term("value", fn(o.values, f, returns), "token")], [])),
+            )
         found = float((model.table.detach() - world.values)[visited].abs().max())
         yield Result(f"{name}", "V(s) = E[r | s]", found, 1e-6)
     weights = token_weights(batch.mask, "token")
     model = TableValue(TREE)
-    minimise(model, Part(batch.with_weights(token=weights), lambda o, b: ([Term("value", squared(o.values, o.values, returns), "token")], [])))
+    minimise(
+        model,
+        Part(
+            batch.with_weights(token=weights),
+            lambda o, b: ([Term("value", squared(o.values, o.values, returns), "token")], []),
+        ),
+    )
     wrong = float((model.table.detach() - world.values)[visited].abs().max())
     yield Result("squared, every sequence alike", "V(s) = E[r | s]", wrong, 1e-6, wrong=True)
 

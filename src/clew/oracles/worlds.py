@@ -157,9 +157,7 @@ class TableEngine:
         self.drawn_at = drawn_at
 
     @torch.no_grad()
-    def generate(
-        self, prompts: Sequence[Prompt], *, n: int, sampling: Sampling, key: tuple[int, int]
-    ) -> list[Rollout]:
+    def generate(self, prompts: Sequence[Prompt], *, n: int, sampling: Sampling, key: tuple[int, int]) -> list[Rollout]:
         tree = self.policy.tree
         logps = (self.policy.logits / (self.drawn_at or sampling.temperature)).log_softmax(1)
         cumulative = logps.exp().cumsum(1).numpy()

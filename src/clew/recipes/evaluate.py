@@ -47,6 +47,8 @@ class Evaluate(Training):
 
 def run(config: Evaluate) -> None:
     with Run(config, config.out, "evaluate", [Console()]) as run:
+        if run.is_finished:
+            return
         bench = Bench(config)
         points = [("baseline", 0, Path(config.baseline)), *points_of(config)]
         rows: list[dict[str, Any]] = []

@@ -59,6 +59,8 @@ class Label(Training):
 
 def run(config: Label) -> None:
     with Run(config, config.out, "label", [Console()]) as run:
+        if run.is_finished:
+            return
         policy = load_policy(config.model, precision=config.precision, device=config.device)
         codec = Codec(policy.tokenizer, config.encoding)
         found = [codec.prompt(e, config.sampling.max_tokens) for e in load_examples(config.data)]

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from functools import partial
+from itertools import combinations
 
 import torch
 from torch import Tensor
@@ -44,6 +45,8 @@ class Preference(Training):
 
 def run(config: Preference) -> None:
     with Run(config, config.out, "preference", [Console()]) as run:
+        if run.is_finished:
+            return
         policy = load_policy(config.model, precision=config.precision, device=config.device)
         reference = load_policy(config.reference, device=config.device) if config.reference else frozen(policy)
         codec = Codec(policy.tokenizer, config.encoding)
@@ -53,7 +56,7 @@ def run(config: Preference) -> None:
         train(policy, reference, items, config, run)
         policy.save(run.model_folder)
         if config.heldout is not None:
-            held = arranged(codec.answers(load_examples(config.heldout)), config)
+            held = pairs_of(codec.answers(load_examples(config.heldout)))
             run.write("result.json", {"heldout_accuracy": accuracy(policy, reference, held, config)})
         run.finish()
 
@@ -72,18 +75,13 @@ def train(policy: Policy, reference: Policy, items: list[Item], config: Preferen
         if step.number == 0:
             check_step_0(policy, batch, config)
         step.track(learner.step(Part(batch, objective)))
-        run.ledger["tokens_trained"] = learner.tokens_trained
+        run.account(learner.spent())
         run.ledger["labels"] = min(len(items), (step.number + 1) * config.batch)
 
 
 def arranged(items: list[Item], config: Preference) -> list[Item]:
     """What the loss compares: pairs with a winner, or single answers marked good or bad."""
-    pairs: list[Item] = []
-    for example, rows in items:
-        for i, rank in enumerate(example.ranks):
-            for j in range(i + 1, len(rows)):
-                if rank < example.ranks[j] and rows[i].tokens != rows[j].tokens:
-                    pairs.append((example, [rows[i], rows[j]]))
+    pairs = pairs_of(items)
     if config.loss.name != "kto":
         if not pairs:
             raise ConfigError(f"{config.loss.name} learns from pairs; {config.data.path} has none with a winner")
@@ -93,6 +91,16 @@ def arranged(items: list[Item], config: Preference) -> list[Item]:
     if not singles:
         raise ConfigError(f"kto learns from labelled answers or pairs; {config.data.path} has neither")
     return singles
+
+
+def pairs_of(items: list[Item]) -> list[Item]:
+    """Every two different answers of which one ranks better."""
+    return [
+        (example, [rows[i], rows[j]])
+        for example, rows in items
+        for i, j in combinations(range(len(example.ranks)), 2)
+        if example.ranks[i] < example.ranks[j] and rows[i].tokens != rows[j].tokens
+    ]
 
 
 def _labelled(example: Example, label: float) -> Example:

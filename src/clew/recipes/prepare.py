@@ -16,6 +16,8 @@ class Prepare(Config):
 
 def run(config: Prepare) -> None:
     with Run(config, config.out, "prepare", [Console()]) as run:
+        if run.is_finished:
+            return
         for name, choice in config.files.items():
             rows = import_function(choice.name)(**choice.options)
             run.ledger[f"rows/{name}"] = write_rows(run.folder / f"{name}.jsonl", rows)

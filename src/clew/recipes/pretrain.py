@@ -50,6 +50,8 @@ class Pretrain(Training):
 
 def run(config: Pretrain) -> None:
     with Run(config, config.out, "pretrain", [Console()]) as run:
+        if run.is_finished:
+            return
         texts = [str(example.answers[0]) for example in load_examples(config.data)]
         tokenizer = learn_tokenizer(texts, config.tokenizer)
         policy = new_policy(config, tokenizer)
@@ -66,7 +68,7 @@ def train(policy: Policy, rows: list[Encoded], config: Pretrain, run: Run) -> No
         batch = collate([[rows[i]] for i in picked])
         batch = batch.with_weights(token=token_weights(batch.mask, "token"))
         step.track(learner.step(Part(batch, objective)))
-        run.ledger["tokens_trained"] = learner.tokens_trained
+        run.account(learner.spent())
 
 
 def objective(outputs: Outputs, batch: Batch) -> tuple[list[Term], list[Metric]]:

@@ -16,6 +16,8 @@ class Report(Config):
 
 def run(config: Report) -> None:
     with Run(config, config.out, "report", [Console()]) as run:
+        if run.is_finished:
+            return
         file = write_report(Path(config.runs), Path(config.out) / "report.html")
         run.note(f"report: {file}")
         run.finish()

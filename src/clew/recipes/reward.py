@@ -46,6 +46,8 @@ class RewardConfig(Training):
 
 def run(config: RewardConfig) -> None:
     with Run(config, config.out, "reward", [Console()]) as run:
+        if run.is_finished:
+            return
         model = load_scalar(config.model, precision=config.precision, device=config.device, seed=config.seed)
         codec = Codec(model.tokenizer, config.encoding)
         items = codec.answers(load_examples(config.data))
@@ -70,7 +72,7 @@ def train(model: ScalarModel, items: list[Item], config: RewardConfig, run: Run)
     for step in run.steps(total, state, save_every=config.save_every, keep=config.keep):
         picked = step_indices(len(items), config.batch, seed=config.seed, step=step.number)
         step.track(learner.step(Part(make_batch([items[i] for i in picked]), objective)))
-        run.ledger["tokens_trained"] = learner.tokens_trained
+        run.account(learner.spent())
 
 
 def make_batch(items: list[Item]) -> Batch:

@@ -72,6 +72,8 @@ def run(config: RL) -> None:
     if (config.critic is None) == (config.advantages.name == "gae"):
         raise ConfigError(f"advantages: {config.advantages.name} and critic: {config.critic} do not go together")
     with Run(config, config.out, "rl", [Console()]) as run:
+        if run.is_finished:
+            return
         policy = load_policy(config.model, precision=config.precision, device=config.device)
         reference = load_policy(config.reference, device=config.device) if config.reference else frozen(policy)
         policy.temperature = reference.temperature = config.temperature
@@ -131,7 +133,7 @@ def train(
         step.samples([sample_of(record) for record in records[:2]])
         state.values["kl"] = config.kl.steered(state.values["kl"], metrics["objective/kl"], batch.num_rows)
         run.ledger["tokens_generated"] += int(batch.mask.sum())
-        run.ledger["tokens_trained"] = sum(learner.tokens_trained for learner in learners.values())
+        run.account(*(learner.spent() for learner in learners.values()))
 
 
 def sampled(engine: Engine, reward: Reward, prompts: list[Prompt], step: int, config: RL) -> list[dict[str, Any]]:

@@ -34,6 +34,8 @@ class SFT(Training):
 
 def run(config: SFT) -> None:
     with Run(config, config.out, "sft", [Console()]) as run:
+        if run.is_finished:
+            return
         policy = load_policy(config.model, precision=config.precision, device=config.device)
         codec = Codec(policy.tokenizer, config.encoding)
         rows = [encoded[0] for _, encoded in codec.answers(load_examples(config.data))]
@@ -58,7 +60,7 @@ def train(policy: Policy, rows: list[Encoded], config: SFT, run: Run) -> None:
             token=token_weights(batch.mask, config.averaging, max_length=config.encoding.max_length)
         )
         step.track(learner.step(Part(batch, objective)))
-        run.ledger["tokens_trained"] = learner.tokens_trained
+        run.account(learner.spent())
 
 
 def objective(outputs: Outputs, batch: Batch) -> tuple[list[Term], list[Metric]]:

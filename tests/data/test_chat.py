@@ -1,0 +1,158 @@
+import pytest
+from transformers import AutoTokenizer
+
+from clew.data.chat import TEMPLATES, Codec, Encoding, TooLong
+from clew.data.sources import Example
+from clew.types import Message
+
+
+def pair(prompt, answer) -> Example:
+    return Example("id", prompt, (answer,))
+
+
+@pytest.fixture
+def codec(tokenizer):
+    return lambda **options: Codec(tokenizer, Encoding(**options))
+
+
+def words(codec, ids):
+    return codec.tokenizer.convert_ids_to_tokens(ids)
+
+
+def test_plain_text_supervises_the_answer_and_its_stop_token(codec):
+    c = codec()
+    row = c.answer(pair("how was the soup ?", " it was good ."))
+    assert words(c, row.tokens) == "<s> how was the soup ? it was good . </s>".split()
+    assert [t for t, m in zip(words(c, row.tokens), row.mask, strict=True) if m] == "it was good . </s>".split()
+    assert row.complete
+
+
+def test_the_prompt_is_encoded_alike_for_sampling_and_training(codec):
+    c = codec()
+    example = pair("how was the soup ?", " it was good .")
+    prompt = c.prompt(example, 10)
+    assert list(prompt.tokens) == c.answer(example).tokens[: len(prompt.tokens)]
+
+
+def test_text_without_prompt_supervises_all_but_the_first_token(codec):
+    row = codec().answer(pair("", "it was good ."))
+    assert row.mask == [False, True, True, True, True, True]
+
+
+CHAT = (Message("user", "how was it ?"), Message("assistant", "good ."), Message("user", "and the room ?"))
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_conversations_supervise_what_the_answer_says(tokenizer, template):
+    tokenizer = AutoTokenizer.from_pretrained(gpt_like(tokenizer))
+    c = Codec(tokenizer, Encoding(template=template))
+    row = c.answer(pair(CHAT, (Message("assistant", "lovely , very good"),)))
+    text = tokenizer.decode([t for t, m in zip(row.tokens, row.mask, strict=True) if m])
+    assert text.startswith((" lovely , very good", "lovely , very good"))
+    assert row.tokens[-1] in c.stops()
+    assert row.mask[-1]
+    assert "room" not in text
+    prompt = c.prompt(pair(CHAT, "x"), 10)
+    assert row.tokens[: len(prompt.tokens)] == list(prompt.tokens)
+
+
+def gpt_like(tokenizer):
+    """A byte-level tokenizer made here, since a word tokenizer has no spaces to place."""
+    from pathlib import Path
+    from tempfile import mkdtemp
+
+    from clew.recipes.pretrain import Vocabulary, learn_tokenizer
+
+    folder = Path(mkdtemp())
+    learn_tokenizer(
+        ["how was it good lovely very room and the " * 3], Vocabulary(kind="bpe", size=300)
+    ).save_pretrained(folder)
+    return folder
+
+
+def test_all_assistant_turns_of_a_conversation_without_prompt_are_supervised(tokenizer):
+    t = AutoTokenizer.from_pretrained(gpt_like(tokenizer))
+    c = Codec(t, Encoding(template="transcript"))
+    row = c.answer(pair((), (*CHAT, Message("assistant", "very good"))))
+    said = t.decode([x for x, m in zip(row.tokens, row.mask, strict=True) if m])
+    assert said == " good .</s> very good</s>"
+
+
+def test_conversations_need_a_template(codec):
+    with pytest.raises(
+        ValueError, match=r"no chat template; set encoding.template to transcript, chatml or a Jinja file"
+    ):
+        codec().answer(pair(CHAT, "good"))
+
+
+def test_templates_that_rewrite_earlier_turns_are_refused(tokenizer, tmp_path):
+    (tmp_path / "t.jinja").write_text("{% for m in messages %}[{{ loop.length }}]{{ m['content'] }}{% endfor %}")
+    t = AutoTokenizer.from_pretrained(gpt_like(tokenizer))
+    c = Codec(t, Encoding(template=str(tmp_path / "t.jinja")))
+    with pytest.raises(ValueError, match="rewrites earlier turns"):
+        c.answer(pair((), (*CHAT, Message("assistant", "very good"))))
+
+
+def test_a_conversation_without_an_answer_is_refused(tokenizer):
+    c = Codec(AutoTokenizer.from_pretrained(gpt_like(tokenizer)), Encoding(template="transcript"))
+    with pytest.raises(ValueError, match="no assistant turn"):
+        c.answer(pair((), CHAT[:1]))
+
+
+LONG = pair("how was the soup ?", " it was good . it was good .")  # 6 + 8 + stop = 15 tokens
+
+
+def test_truncation_error_names_the_row_and_the_way_out(codec):
+    with pytest.raises(
+        TooLong, match=r"row id: 6 prompt and 9 answer tokens exceed 12; raise max_length, or set truncation"
+    ):
+        codec(max_length=12).answer(LONG)
+
+
+def test_truncation_drop_is_counted(codec):
+    c = codec(max_length=12, truncation="drop")
+    assert c.answer(LONG) is None
+    assert c.counts["rows dropped (too long)"] == 1
+    with pytest.raises(ValueError, match="no row is left"):
+        c.answers([LONG])
+
+
+def test_truncating_the_prompt_keeps_bos_and_the_whole_answer(codec):
+    c = codec(max_length=12, truncation="truncate_prompt_left")
+    row = c.answer(LONG)
+    assert words(c, row.tokens)[:3] == ["<s>", "soup", "?"]
+    assert row.complete
+    assert len(row.tokens) == 12
+    assert c.counts["prompts truncated"] == 1
+
+
+def test_truncating_the_answer_never_hides_that_its_stop_token_is_gone(codec):
+    c = codec(max_length=12, truncation="truncate_completion")
+    row = c.answer(LONG)
+    assert not row.complete
+    assert len(row.tokens) == 12
+    assert c.counts["answers truncated (no stop token)"] == 1
+
+
+def test_answers_of_one_example_live_or_die_together(codec):
+    c = codec(max_length=12, truncation="drop")
+    both = Example("a", "how was the soup ?", (" good .", LONG.answers[0]), (0, 1))
+    fine = Example("b", "how was the soup ?", (" good .", " bad ."), (0, 1))
+    assert [e.id for e, _ in c.answers([both, fine])] == ["b"]
+
+
+def test_a_template_that_doubles_bos_is_an_error(tokenizer, tmp_path):
+    (tmp_path / "t.jinja").write_text(
+        "{{ bos_token }}{{ bos_token }}{% for m in messages %}{{ m['content'] }}{% endfor %}"
+    )
+    c = Codec(AutoTokenizer.from_pretrained(gpt_like(tokenizer)), Encoding(template=str(tmp_path / "t.jinja")))
+    with pytest.raises(ValueError, match="stands twice in a row"):
+        c.answer(pair(CHAT, "good"))
+
+
+def test_the_real_tokenizer_joins_across_no_border(shared_data):
+    t = AutoTokenizer.from_pretrained(shared_data / "stories260k" / "hf")
+    c = Codec(t, Encoding())
+    row = c.answer(pair("Once upon a time", " there was a dog."))
+    assert t.decode([x for x, m in zip(row.tokens, row.mask, strict=True) if m]) == "there was a dog.</s>"
+    assert c.counts["tokens across the border"] == 0

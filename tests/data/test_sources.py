@@ -1,0 +1,183 @@
+import gzip
+import json
+
+import numpy as np
+import pytest
+
+from clew.data.sources import (
+    Source,
+    describe,
+    load_examples,
+    parse_row,
+    parse_transcript,
+    prompt_id,
+    read_rows,
+    step_indices,
+)
+from clew.types import Message
+
+USER, ASSISTANT = Message("user", "Hi"), Message("assistant", "Hello")
+CHAT = [{"role": "user", "content": "Hi"}]
+
+
+def reply(text: str) -> list[dict[str, str]]:
+    return [{"role": "assistant", "content": text}]
+
+
+@pytest.mark.parametrize(
+    ("row", "prompt", "answers"),
+    [
+        ({"text": "Once."}, "", ("Once.",)),
+        ({"prompt": "Q"}, "Q", ()),
+        ({"prompt": "Q", "completion": " A"}, "Q", (" A",)),
+        ({"prompt": "Q", "chosen": " A", "rejected": " B"}, "Q", (" A", " B")),
+        ({"prompt": "Q", "chosen": "Q A", "rejected": "Q B"}, "Q", (" A", " B")),  # answers that repeat the prompt
+        ({"chosen": "The cat sat on", "rejected": "The cat ran off"}, "The cat", (" sat on", " ran off")),
+        ({"messages": [*CHAT, *reply("Hello")]}, (), ((USER, ASSISTANT),)),
+        ({"prompt": CHAT, "completion": reply("Hello")}, (USER,), ((ASSISTANT,),)),
+        ({"prompt": CHAT, "chosen": reply("Hello"), "rejected": reply("Go")}, (USER,), ((ASSISTANT,), (Message("assistant", "Go"),))),
+        ({"chosen": [*CHAT, *reply("Hello")], "rejected": [*CHAT, *reply("Go")]}, (USER,), ((ASSISTANT,), (Message("assistant", "Go"),))),
+        ({"prompt": "Q", "completions": ["b", "a", "c"], "ranks": [1, 0, 1]}, "Q", ("a", "b", "c")),
+        ({"context": "Q", "completions": [{"rank": 1, "completion": "b"}, {"rank": 0, "completion": "a"}]}, "Q", ("a", "b")),
+    ],
+)  # fmt: skip
+def test_every_format_becomes_the_same_record(row, prompt, answers):
+    example = parse_row(row, "here")
+    assert example.prompt == prompt
+    assert example.answers == answers
+
+
+def test_hh_transcripts_are_split_where_they_part():
+    start = "\n\nHuman: Hi\n\nAssistant: Hello\n\nHuman: Why?\n\nAssistant:"
+    example = parse_row({"chosen": start + " Because.", "rejected": start + " No."}, "row 3")
+    assert example.prompt == (USER, ASSISTANT, Message("user", "Why?"))
+    assert example.answers == ((Message("assistant", "Because."),), (Message("assistant", "No."),))
+
+
+def test_identical_and_diverging_transcripts_survive():
+    same = "\n\nHuman: Hi\n\nAssistant: Hello"
+    example = parse_row({"chosen": same, "rejected": same}, "row")
+    assert example.answers == ((ASSISTANT,), (ASSISTANT,))
+    other = parse_row({"chosen": same, "rejected": "\n\nHuman: Ho\n\nAssistant: Hello"}, "row")
+    assert other.prompt == ()
+    assert describe([example, other])["identical answers"] == 1
+
+
+def test_labels_margins_weights_and_other_columns_are_kept():
+    single = parse_row({"prompt": "Q", "completion": "A", "label": True, "topic": "x"}, "row")
+    assert (single.label, dict(single.info)) == (1.0, {"topic": "x"})
+    pair = parse_row(
+        {"prompt": "Q", "chosen": "A", "rejected": "B", "margin": 2, "agreement": 0.8, "weight": 3.0}, "row"
+    )
+    assert (pair.margin, pair.agreement, pair.weight, pair.ranks) == (2.0, 0.8, 3.0, (0, 1))
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        ({"question": "Q"}, r"row 7: columns \['question'\] are of no known format; expected one of: .*prompt"),
+        ({"prompt": 3}, "column 'prompt' needs text or a list of messages; got 3"),
+        ({"prompt": [{"from": "human", "value": "x"}]}, "column 'prompt' has a message .*expected role in"),
+        ({"prompt": "Q", "completion": "A", "label": "good"}, "column 'label' needs a finite number; got 'good'"),
+        ({"prompt": "Q", "chosen": "A", "rejected": "B", "margin": float("nan")}, "column 'margin' needs a finite"),
+        ({"prompt": "Q", "completions": ["a"]}, "at least two answers"),
+        ({"prompt": "Q", "completions": ["a", "b"], "ranks": [1]}, "one integer for each of 2 completions"),
+        ({"prompt": "Q", "completions": ["a"], "labels": [True]}, "process reward model"),
+        ({"chosen": "x\n\nAssistant: a", "rejected": "\n\nHuman: b\n\nAssistant: c"}, "does not begin with Human"),
+        ({"chosen": "a", "rejected": CHAT}, "both be text or both messages"),
+    ],
+)
+def test_errors_name_row_column_expected_and_found(row, says):
+    with pytest.raises(ValueError, match=says):
+        parse_row(row, "row 7")
+
+
+def test_files_of_every_kind(tmp_path):
+    rows = [{"prompt": f"q{i}"} for i in range(3)]
+    lines = "".join(json.dumps(r) + "\n" for r in rows)
+    (tmp_path / "a.jsonl").write_text(lines + "\n")
+    with gzip.open(tmp_path / "b.jsonl.gz", "wt") as file:
+        file.write(lines)
+    (tmp_path / "c.json").write_text(json.dumps(rows))
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "d.parquet")
+    for name in ("a.jsonl", "b.jsonl.gz", "c.json", "d.parquet"):
+        assert list(read_rows(str(tmp_path / name))) == rows
+    assert len(list(read_rows(str(tmp_path)))) == 12
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "error", "says"),
+    [
+        ("x.jsonl", '{"text": "a"}\n{oops\n', ValueError, "line 2 is not JSON"),
+        ("x.jsonl", "[1, 2]\n", ValueError, "line 1: expected an object with named columns; got list"),
+        ("x.json", '{"a": 1}', ValueError, "expected a list of objects; got dict"),
+        ("x.csv", "a,b", ValueError, "unknown kind of file; expected one of .jsonl"),
+        ("x.jsonl", "", ValueError, "has no rows"),
+    ],
+)
+def test_broken_files_are_explained(tmp_path, name, content, error, says):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(error, match=says):
+        load_examples(Source(path=str(tmp_path / name)))
+
+
+def test_missing_files_are_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere.jsonl does not exist"):
+        load_examples(Source(path=str(tmp_path / "nowhere.jsonl")))
+    with pytest.raises(ValueError, match="no data file there"):
+        load_examples(Source(path=str(tmp_path)))
+
+
+@pytest.fixture
+def prompts(tmp_path):
+    file = tmp_path / "p.jsonl"
+    file.write_text("".join(json.dumps({"prompt": f"q{i % 150}", "n": i}) + "\n" for i in range(300)))
+    return str(file)
+
+
+def test_splits_are_by_prompt_disjoint_and_whole(prompts):
+    train, held = (load_examples(Source(path=prompts, part=p, heldout=0.2)) for p in ("train", "heldout"))
+    assert not {e.id for e in train} & {e.id for e in held}
+    assert len(train) + len(held) == 300
+    assert 0.1 < len(held) / 300 < 0.3
+    folds = [load_examples(Source(path=prompts, fold=f, folds=3)) for f in range(3)]
+    assert sum(map(len, folds)) == 300
+    assert not {e.id for e in folds[0]} & {e.id for e in folds[1]}
+
+
+def test_limit_and_empty_selection(prompts):
+    assert len(load_examples(Source(path=prompts, limit=7))) == 7
+    with pytest.raises(ValueError, match="none of its 300 rows"):
+        load_examples(Source(path=prompts, part="heldout", heldout=0.0))
+
+
+def test_every_epoch_shows_every_row_once_in_its_own_order():
+    seen = [i for step in range(7) for i in step_indices(10, 4, seed=3, step=step)]
+    assert sorted(seen[:10]) == sorted(seen[10:20]) == list(range(10))
+    assert seen[:10] != seen[10:20]
+    assert step_indices(10, 4, seed=3, step=2) == seen[8:12]
+    assert step_indices(10, 4, seed=4, step=2) != seen[8:12]
+    assert len(step_indices(3, 8, seed=0, step=0)) == 8  # more than an epoch at once
+
+
+def test_prompt_ids_are_of_the_content():
+    assert prompt_id("Q") == prompt_id("Q") != prompt_id((Message("user", "Q"),))
+
+
+def test_transcripts_keep_every_turn():
+    turns = parse_transcript("\n\nHuman: a\n\nHuman: b\n\nAssistant: c", "x")
+    assert [m.role for m in turns] == ["user", "user", "assistant"]
+
+
+@pytest.mark.parametrize("name", ["harmless-base", "helpful-base", "helpful-rejection-sampled"])
+def test_hh_as_it_is(shared_data, name):
+    examples = load_examples(Source(path=str(shared_data / "hh_rlhf" / f"{name}.test.jsonl.gz")))
+    assert len(examples) > 1800
+    assert all(len(e.answers) == 2 for e in examples)
+    assert all(m.role == "assistant" for e in examples for a in e.answers for m in a[:1])
+    counts = describe(examples)
+    assert counts["identical answers"] < 30
+    assert np.mean([len(e.answers[0]) == 1 for e in examples]) > 0.98

@@ -1,0 +1,82 @@
+import json
+
+import pytest
+
+from clew.data.sources import parse_row
+from clew.feedback.export import EXPORTS, pairs, rankings, scores, singles, write_rows
+from clew.feedback.records import Comparison, Feedback, Item, Ranking, Rater, Rating, Revision, Task, Thumb
+from clew.feedback.store import Store
+
+ITEMS = {c: Item(prompt="q", completion=c) for c in "abc"}
+
+
+@pytest.fixture
+def store(tmp_path):
+    store = Store.open(tmp_path / "s.sqlite")
+    store.add_items(list(ITEMS.values()))
+    yield store
+    store.close()
+
+
+def add(store, kind, names, answer, rater="r"):
+    task = Task(kind=kind, prompt="q", items=tuple(ITEMS[n].id for n in names))
+    store.add_tasks([task])
+    store.add_feedback(
+        [Feedback(task_id=task.id, items=task.items, rater=Rater(id=rater, kind="person"), answer=answer)]
+    )
+
+
+def test_votes_on_a_pair_become_one_row_with_their_agreement(store):
+    add(store, "comparison", "ab", Comparison(verdict="first"), "r1")
+    add(store, "comparison", "ab", Comparison(verdict="first"), "r2")
+    add(store, "comparison", "ba", Comparison(verdict="first"), "r3")  # shown the other way round, for b
+    (row,) = pairs(store)
+    assert (row["chosen"], row["rejected"], row["weight"]) == ("a", "b", 3.0)
+    assert row["agreement"] == pytest.approx(2 / 3)
+
+
+def test_a_verdict_that_flips_flips_the_label(store):
+    add(store, "comparison", "ba", Comparison(verdict="second"), "r1")
+    assert pairs(store)[0]["chosen"] == "a"
+
+
+def test_even_votes_have_no_winner_and_revisions_are_pairs(store):
+    add(store, "comparison", "ab", Comparison(verdict="first"), "r1")
+    add(store, "comparison", "ab", Comparison(verdict="second"), "r2")
+    assert pairs(store) == []
+    add(store, "revision", "c", Revision(text="better c"))
+    assert pairs(store)[0]["chosen"] == "better c"
+
+
+def test_rankings_and_scores(store):
+    add(store, "ranking", "abc", Ranking(groups=((1,), (0,), (2,))))
+    (row,) = rankings(store)
+    assert (row["completions"], row["ranks"]) == (["b", "a", "c"], [0, 1, 2])
+    by_text = {r["completion"]: r for r in scores(store)}
+    assert by_text["b"]["score"] > by_text["a"]["score"] > by_text["c"]["score"]
+    assert by_text["b"]["elo"] > by_text["c"]["elo"]
+    assert by_text["a"]["judgements"] == 2
+
+
+def test_a_tie_ranks_equal(store):
+    add(store, "ranking", "abc", Ranking(groups=((1,), (0, 2))))
+    assert rankings(store)[0]["ranks"] == [0, 1, 1]
+
+
+def test_single_answers(store):
+    add(store, "thumb", "a", Thumb(up=True))
+    add(store, "rating", "b", Rating(scales={"x": 2, "y": 4}))
+    assert singles(store) == [
+        {"prompt": "q", "completion": "a", "label": True},
+        {"prompt": "q", "completion": "b", "rating": 3.0},
+    ]
+
+
+def test_every_export_is_read_back_as_training_data(store, tmp_path):
+    add(store, "ranking", "abc", Ranking(groups=((1,), (0,), (2,))))
+    add(store, "thumb", "a", Thumb(up=True))
+    for name, export in EXPORTS.items():
+        file = tmp_path / f"{name}.jsonl"
+        assert write_rows(file, export(store)) > 0
+        for line in file.read_text().splitlines():
+            assert parse_row(json.loads(line), name).prompt == "q"

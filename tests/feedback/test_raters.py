@@ -1,0 +1,62 @@
+import numpy as np
+import pytest
+
+from clew.feedback.raters import RATERS, honest, lazy, left_biased, length_biased, troll
+from clew.feedback.records import Item, Task
+
+SHORT, LONG = Item(prompt="q", completion="ok"), Item(prompt="q", completion="word " * 20)
+
+
+def first_share(rater, gold, *, swapped=False, n=2000, seed=0) -> float:
+    """How often SHORT is preferred, shown first or second."""
+    items = [LONG, SHORT] if swapped else [SHORT, LONG]
+    task = Task(kind="comparison", prompt="q", items=tuple(i.id for i in items))
+    worth = {SHORT.id: gold[0], LONG.id: gold[1]}
+    rng = np.random.default_rng(seed)
+    wins = [rater.judge(task, items, worth, rng).answer.verdict == ("second" if swapped else "first") for _ in range(n)]
+    return float(np.mean(wins))
+
+
+def test_honest_raters_follow_gold_with_logistic_noise():
+    assert first_share(honest("h", sharpness=2.0), (0.5, 0.0)) == pytest.approx(1 / (1 + np.exp(-1)), abs=0.04)
+
+
+@pytest.mark.parametrize("make", [honest, lazy, length_biased, troll])
+def test_swapping_the_items_swaps_the_answer(make):
+    rater = make("r")
+    assert first_share(rater, (0.3, 0.0)) == pytest.approx(first_share(rater, (0.3, 0.0), swapped=True), abs=0.05)
+
+
+def test_weaknesses_show():
+    even = (0.0, 0.0)
+    assert first_share(left_biased("l", bias=1.5), even) == pytest.approx(0.818, abs=0.04)
+    assert first_share(length_biased("b", weight=0.1), even) < 0.05
+    assert first_share(troll("t", malice=1.0), (1.0, 0.0)) < 0.1
+    assert first_share(lazy("z", carelessness=1.0), (1.0, 0.0)) == pytest.approx(0.5, abs=0.04)
+
+
+def test_gold_flipped_is_the_answer_flipped():
+    assert first_share(honest("h"), (1.0, 0.0)) > 0.95
+    assert first_share(honest("h"), (0.0, 1.0)) < 0.05
+
+
+@pytest.mark.parametrize("make", RATERS.values())
+def test_every_rater_answers_every_kind(make):
+    rng = np.random.default_rng(0)
+    worth = {SHORT.id: 1.0, LONG.id: 0.0}
+    for kind, items in (
+        ("comparison", [SHORT, LONG]),
+        ("ranking", [SHORT, LONG]),
+        ("rating", [SHORT]),
+        ("thumb", [SHORT]),
+    ):
+        task = Task(kind=kind, prompt="q", items=tuple(i.id for i in items))
+        feedback = make("r").judge(task, items, worth, rng)
+        assert feedback.answer.kind == kind
+        assert feedback.rater.kind == "program"
+
+
+def test_other_kinds_are_refused():
+    task = Task(kind="critique", prompt="q", items=(SHORT.id,))
+    with pytest.raises(ValueError, match="not a critique"):
+        honest("h").judge(task, [SHORT], {SHORT.id: 0.0}, np.random.default_rng(0))

@@ -1,0 +1,103 @@
+"""A small world on disk: guest-book data, a language model of it, and what each recipe needs to run for seconds."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from clew.config import build
+from clew.data import grammar
+from clew.pipeline import recipe
+
+
+def write(file: Path, rows) -> str:
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(file)
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory) -> dict[str, str]:
+    """Paths: files of data and a language model pretrained for some seconds."""
+    folder = tmp_path_factory.mktemp("world")
+    torch.set_num_threads(1)
+    paths = {
+        "corpus": write(folder / "corpus.jsonl", grammar.corpus(num=300, seed=0)),
+        "demonstrations": write(folder / "demonstrations.jsonl", grammar.demonstrations(num=120, seed=0)),
+        "prompts": write(folder / "prompts.jsonl", grammar.prompts(num=60, seed=1)),
+    }
+    rows = list(grammar.demonstrations(num=160, seed=3))
+    worth = grammar.gold([r["prompt"] for r in rows], [r["completion"] for r in rows])
+    paths["pairs"] = write(
+        folder / "pairs.jsonl",
+        (
+            {"prompt": a["prompt"], "chosen": a["completion"], "rejected": b["completion"]}
+            if x > y
+            else {"prompt": a["prompt"], "chosen": b["completion"], "rejected": a["completion"]}
+            for (a, x), (b, y) in zip(
+                zip(rows[::2], worth[::2], strict=True), zip(rows[1::2], worth[1::2], strict=True), strict=True
+            )
+        ),
+    )
+    paths["ratings"] = write(folder / "ratings.jsonl", ({**r, "rating": w} for r, w in zip(rows, worth, strict=True)))
+    paths["thumbs"] = write(folder / "thumbs.jsonl", ({**r, "label": w > 0} for r, w in zip(rows, worth, strict=True)))
+    paths["levels"] = write(
+        folder / "levels.jsonl",
+        ({**r, "label": int(min(max(w + 1, 0), 2))} for r, w in zip(rows, worth, strict=True)),
+    )
+    paths["rankings"] = write(
+        folder / "rankings.jsonl",
+        (
+            {"prompt": rows[i]["prompt"], "completions": [r["completion"] for r in rows[i : i + 3]], "ranks": [1, 0, 1]}
+            for i in range(0, 150, 3)
+        ),
+    )
+    run_recipe("pretrain", folder / "base", BASE["pretrain"] | {"data": {"path": paths["corpus"]}})
+    paths["model"] = str(folder / "base" / "model")
+    run_recipe("reward", folder / "rm", configured("reward", paths))
+    paths["reward"] = str(folder / "rm" / "model")
+    return paths
+
+
+BASE: dict[str, dict[str, Any]] = {
+    "pretrain": {
+        "tokenizer": {"kind": "word"}, "model": {"width": 16, "layers": 1, "heads": 2, "context": 128},
+        "steps": 25, "batch": 16, "window": 64, "learner": {"lr": 1e-2}, "save_every": 7,
+    },
+    "sft": {"epochs": 3, "batch": 8, "learner": {"lr": 3e-3}, "save_every": 6},
+    "reward": {"epochs": 3, "batch": 8, "learner": {"lr": 3e-3}, "save_every": 6},
+    "preference": {"epochs": 3, "batch": 8, "learner": {"lr": 1e-3}, "save_every": 6},
+    "rl": {
+        "steps": 8, "prompts": 8, "max_tokens": 16, "epochs": 2, "minibatches": 2, "whiten_advantages": True,
+        "learner": {"lr": 1e-3, "schedule": "constant"}, "save_every": 3, "kl": {"coefficient": 0.1, "target": 2.0},
+    },
+    "label": {
+        "batch": 16, "answers": 4, "sampling": {"max_tokens": 16}, "gold": "clew.data.grammar:gold", "overlap": 2,
+        "raters": [{"rater": "honest", "num": 2}, {"rater": {"name": "troll", "malice": 0.5}}],
+    },
+}  # fmt: skip
+
+
+def configured(name: str, paths: dict[str, str]) -> dict[str, Any]:
+    """The options of a recipe in this world, but for `out`."""
+    data = {"sft": "demonstrations", "reward": "pairs", "preference": "pairs", "pretrain": "corpus"}.get(
+        name, "prompts"
+    )
+    values = BASE[name] | {"data": {"path": paths[data]}}
+    if name != "pretrain":
+        values |= {"model": paths["model"], "encoding": {"max_length": 128}}
+    if name == "rl":
+        critic = {"model": paths["reward"], "learner": {"lr": 1e-3, "schedule": "constant"}}
+        values |= {"reward": [{"model": paths["reward"]}], "critic": critic}
+    return values
+
+
+def run_recipe(name: str, out: Path, values: dict[str, Any]) -> Path:
+    start, kind = recipe(name)
+    start(build(kind, {"out": str(out), **values}, name))
+    return out
+
+
+def metrics(out: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]

@@ -1,0 +1,162 @@
+"""Killed at any moment, a run goes on and ends bit-identical to one that nobody disturbed."""
+
+import multiprocessing
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.torch import load_file
+
+from clew.runs import RunExists
+
+from .conftest import configured, metrics, run_recipe
+
+KILLS = 3
+
+
+def in_child(name: str, out: Path, values: dict, kill_after_s: float | None = None) -> int:
+    """Run a recipe in a forked process, killed after a while; its exit code."""
+    child = multiprocessing.get_context("fork").Process(target=run_recipe, args=(name, out, values))
+    child.start()
+    child.join(kill_after_s)
+    if child.is_alive():
+        child.kill()
+        child.join()
+    assert child.exitcode in (0, -signal.SIGKILL), "the recipe failed"
+    return child.exitcode
+
+
+def tensors(folder: Path) -> dict:
+    return {f.relative_to(folder).as_posix(): load_file(f) for f in sorted(folder.rglob("model/*.safetensors"))}
+
+
+def assert_same(a: Path, b: Path) -> None:
+    one, two = tensors(a), tensors(b)
+    assert one.keys() == two.keys()
+    for file, weights in one.items():
+        assert all(weights[k].equal(two[file][k]) for k in weights), file
+    assert metrics(a) == metrics(b)
+    assert (a / "samples.jsonl").exists() == (b / "samples.jsonl").exists()
+    if (a / "samples.jsonl").exists():
+        assert (a / "samples.jsonl").read_bytes() == (b / "samples.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize("name", ["pretrain", "sft", "reward", "preference", "rl"])
+def test_killed_at_random_moments_it_ends_bit_identical(name, world, tmp_path, monkeypatch):
+    monkeypatch.setattr("clew.recipes.reward.check_reload", lambda *a, **k: None)  # only reads
+    values = configured(name, world)
+    began = time.monotonic()
+    assert in_child(name, tmp_path / "whole", values) == 0
+    lasted = time.monotonic() - began
+    rng = np.random.default_rng(sum(map(ord, name)))
+    for _ in range(KILLS):  # each life is short enough that three of them do not reach the end
+        assert in_child(name, tmp_path / "killed", values, float(rng.uniform(0.1, 0.33)) * lasted) == -signal.SIGKILL
+    assert in_child(name, tmp_path / "killed", values) == 0
+    assert_same(tmp_path / "whole", tmp_path / "killed")
+
+
+def test_labels_survive_kills(world, tmp_path):
+    values = configured("label", world) | {"batch": 4}
+    assert in_child("label", tmp_path / "whole", values) == 0
+    for after in (0.4, 0.6, 0.8):
+        in_child("label", tmp_path / "killed", values, kill_after_s=after)
+    assert in_child("label", tmp_path / "killed", values) == 0
+    for export in ("pairs", "rankings", "scores"):
+        assert (tmp_path / "whole" / f"{export}.jsonl").read_text() == (tmp_path / "killed" / f"{export}.jsonl").read_text()
+
+
+def test_every_step_can_be_the_last(world, tmp_path, monkeypatch):
+    """Interrupted right after each step in turn, deterministically: no metric row lost or doubled."""
+    from clew.runs import Run
+
+    values = configured("rl", world) | {"steps": 5, "save_every": 2}
+    run_recipe("rl", tmp_path / "whole", values)
+    log = Run._log
+    for last in range(4):
+
+        def stop(self, step, last=last):
+            log(self, step)
+            if step.number == last:
+                raise RuntimeError("power cut")
+
+        monkeypatch.setattr(Run, "_log", stop)
+        with pytest.raises(RuntimeError, match="power cut"):
+            run_recipe("rl", tmp_path / "cut", values)
+    monkeypatch.setattr(Run, "_log", log)
+    run_recipe("rl", tmp_path / "cut", values)
+    assert_same(tmp_path / "whole", tmp_path / "cut")
+
+
+def test_the_journal_is_read_not_sampled_again(world, tmp_path, monkeypatch):
+    """Rollouts of a step that was not yet covered by a checkpoint come from the journal, remote scores with them."""
+    from clew.recipes import rl
+
+    values = configured("rl", world) | {"steps": 4, "save_every": 100}
+    run_recipe("rl", tmp_path / "whole", values)
+    steps: list[int] = []
+    original = rl.sampled
+
+    def counting(*args):
+        steps.append(args[3])
+        if len(steps) == 4:
+            raise RuntimeError("power cut")
+        return original(*args)
+
+    monkeypatch.setattr(rl, "sampled", counting)
+    with pytest.raises(RuntimeError):
+        run_recipe("rl", tmp_path / "cut", values)
+    run_recipe("rl", tmp_path / "cut", values)
+    assert steps == [0, 1, 2, 3, 3]
+    assert_same(tmp_path / "whole", tmp_path / "cut")
+
+
+def test_a_damaged_checkpoint_is_left_for_an_older_one(world, tmp_path, monkeypatch):
+    values = configured("sft", world) | {"keep": None}
+    run_recipe("sft", tmp_path / "whole", values)
+    run_recipe("sft", tmp_path / "hurt", values)
+    newest = sorted((tmp_path / "hurt" / "checkpoints").iterdir())[-1]
+    weights = newest / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-7] + b"garbage")
+    info = tmp_path / "hurt" / "run.json"
+    info.write_text(info.read_text().replace("finished", "running"))
+    run_recipe("sft", tmp_path / "hurt", values)
+    assert_same(tmp_path / "whole", tmp_path / "hurt")
+    assert "is damaged (model.safetensors does not match its hash)" in (tmp_path / "hurt" / "notes.jsonl").read_text()
+
+
+def test_ctrl_c_finishes_the_step_saves_and_goes_on_later(world, tmp_path, monkeypatch):
+    from clew.runs import Run
+
+    values = configured("sft", world)
+    run_recipe("sft", tmp_path / "whole", values)
+    log = Run._log
+
+    def interrupt(self, step):
+        log(self, step)
+        if step.number == 10:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(Run, "_log", interrupt)
+    with pytest.raises(KeyboardInterrupt, match="saved after step 11"):
+        run_recipe("sft", tmp_path / "stopped", values)
+    assert (tmp_path / "stopped" / "checkpoints" / "checkpoint-000011").is_dir()
+    monkeypatch.setattr(Run, "_log", log)
+    run_recipe("sft", tmp_path / "stopped", values)
+    assert_same(tmp_path / "whole", tmp_path / "stopped")
+
+
+def test_another_configuration_does_not_go_on_in_the_same_place(world, tmp_path):
+    values = configured("sft", world)
+    run_recipe("sft", tmp_path / "run", values)
+    with pytest.raises(RunExists, match=r"holds a run of another configuration \(learner.lr: 0.003 -> 0.1\)"):
+        run_recipe("sft", tmp_path / "run", values | {"learner": {"lr": 0.1}})
+
+
+def test_a_finished_run_is_not_done_again(world, tmp_path, monkeypatch):
+    values = configured("sft", world)
+    out = run_recipe("sft", tmp_path / "run", values)
+    before = (out / "model" / "model.safetensors").stat().st_mtime_ns
+    run_recipe("sft", tmp_path / "run", values)
+    assert (out / "model" / "model.safetensors").stat().st_mtime_ns == before

@@ -1,0 +1,260 @@
+"""Every recipe, run for real on a small model; what it must leave behind and what it must refuse."""
+
+import json
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+
+from clew.config import ConfigError
+from clew.data.grammar import gold
+from clew.feedback.store import Store
+from clew.learn.invariants import BrokenInvariant
+from clew.learn.learner import NotFinite
+
+from .conftest import configured, metrics, run_recipe
+
+
+def test_sft_learns_and_leaves_a_model(world, tmp_path):
+    values = configured("sft", world) | {"heldout": {"path": world["demonstrations"]}}
+    out = run_recipe("sft", tmp_path / "sft", values)
+    rows = metrics(out)
+    assert [r["step"] for r in rows] == list(range(45))
+    assert sum(r["loss/nll"] for r in rows[-5:]) < 0.9 * sum(r["loss/nll"] for r in rows[:5])
+    assert 0 < rows[0]["supervised_token_fraction"] < 1
+    assert json.loads((out / "result.json").read_text())["heldout_nll"] < rows[0]["loss/nll"]
+    AutoModelForCausalLM.from_pretrained(out / "model")
+    info = json.loads((out / "run.json").read_text())
+    assert info["state"] == "finished"
+    assert info["ledger"]["tokens_trained"] > 1000
+    assert info["ledger"]["flops"] > 6 * info["ledger"]["tokens_trained"]
+
+
+def test_pretraining_learns_the_language(world):
+    from pathlib import Path
+
+    rows = metrics(Path(world["model"]).parent)
+    assert rows[-1]["loss/nll"] < 0.85 * rows[0]["loss/nll"]
+
+
+@pytest.mark.parametrize(
+    ("loss", "data"),
+    [
+        ("bradley_terry", "pairs"),
+        ("mixed_uniform", "pairs"),
+        ("all_pairs", "rankings"),
+        ("plackett_luce", "rankings"),
+        ("regression", "ratings"),
+        ("huber", "ratings"),
+        ("thumbs", "thumbs"),
+        ("ordinal", "levels"),
+    ],
+)
+def test_reward_models_learn_from_every_kind_of_label(world, tmp_path, loss, data, monkeypatch):
+    monkeypatch.setattr("clew.recipes.reward.check_reload", lambda *a, **k: None)  # has its own test
+    values = configured("reward", world) | {
+        "data": {"path": world[data]},
+        "heldout": {"path": world[data]},
+        "loss": loss,
+        "centring": 0.01,
+    }
+    out = run_recipe("reward", tmp_path / "rm", values)
+    rows = metrics(out)
+    key = next(k for k in rows[0] if k in ("loss/rank", "loss/point"))
+    assert sum(r[key] for r in rows[-5:]) < sum(r[key] for r in rows[:5])
+    found = json.loads((out / "result.json").read_text())["heldout_accuracy"]
+    assert found > (0.55 if key == "loss/rank" else 0.1)
+    saved = json.loads((out / "model" / "clew.json").read_text())
+    assert saved["scale"] > 0
+    assert (saved["cuts"] is not None) == (loss == "ordinal")
+
+
+def test_a_saved_reward_model_is_checked_in_a_fresh_process(world):
+    """`world` ran the recipe with its check; what it saved loads as a sequence classifier."""
+    module = AutoModelForSequenceClassification.from_pretrained(world["reward"], num_labels=1)
+    assert module.score.weight.abs().sum() > 0
+
+
+@pytest.mark.parametrize(
+    "loss", ["dpo", "robust_dpo", "ipo", "ipo_mean", "hinge", "apo_zero", "apo_down", "simpo", "orpo", "kto"]
+)
+def test_preference_losses_fall_from_the_reference_on(world, tmp_path, loss):
+    values = configured("preference", world) | {"loss": loss, "heldout": {"path": world["pairs"]}}
+    if loss.startswith("ipo"):
+        values |= {"loss": {"name": loss, "tau": 0.5}}
+    out = run_recipe("preference", tmp_path / loss, values)
+    rows = metrics(out)
+    if loss not in ("simpo", "orpo", "kto"):
+        assert rows[0]["rewards/margins"] == pytest.approx(0, abs=1e-3)
+    assert sum(r["loss/pair"] for r in rows[-10:]) < sum(r["loss/pair"] for r in rows[:10])
+    assert json.loads((out / "result.json").read_text())["heldout_accuracy"] > 0.5
+
+
+RL = {
+    "ppo": {},
+    "ppo with its options": {
+        "missing_eos": {"how": "subtract", "value": 1.0}, "entropy": 0.01, "whiten_rewards": True,
+        "kl": {"coefficient": 0.1, "stop": 0.02}, "ptx": {"data": {"path": "corpus"}, "batch": 4},
+        "loss": {"name": "clipped", "dual": 3.0}, "group": 2,
+    },
+    "a2c": {"loss": "reinforce", "epochs": 1, "minibatches": 1, "advantages": {"name": "gae", "lam": 1.0}},
+    "grpo": {"advantages": "group_normalised", "group": 4, "critic": None, "averaging": "sequence", "kl": {"place": "loss", "loss": "forward"}},
+    "dr grpo": {"advantages": "group_mean", "group": 4, "critic": None, "averaging": "fixed"},
+    "dapo": {"advantages": "group_normalised", "group": 4, "critic": None, "loss": {"name": "clipped", "high": 0.28}},
+    "rloo": {"advantages": "leave_one_out", "group": 4, "critic": None, "loss": "reinforce", "epochs": 1, "minibatches": 1},
+    "reinforce": {"advantages": "batch_mean", "critic": None, "loss": "reinforce", "epochs": 1, "minibatches": 1},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", RL)
+def test_rl_in_all_its_configurations(world, tmp_path, name):
+    values = configured("rl", world) | {"reward": [{"function": "clew.data.grammar:gold"}]} | RL[name]
+    if values.get("ptx"):
+        values["ptx"] = values["ptx"] | {"data": {"path": world["corpus"]}}
+    out = run_recipe("rl", tmp_path / "rl", values)
+    rows = metrics(out)
+    assert [r["step"] for r in rows] == list(range(8))
+    assert rows[0]["objective/kl"] == pytest.approx(0, abs=1e-4)
+    assert rows[0]["val/ratio"] == pytest.approx(1, abs=0.3)
+    assert all(r["completions/max_length"] <= 16 for r in rows)
+    assert ("loss/value" in rows[0]) == (values["critic"] is not None)
+    assert ("loss/ptx" in rows[0]) == ("ptx" in values)
+    assert ("loss/kl" in rows[0]) == (values["kl"].get("place") == "loss")
+    ledger = json.loads((out / "run.json").read_text())["ledger"]
+    assert ledger["tokens_generated"] > 500
+    AutoModelForCausalLM.from_pretrained(out / "model")
+
+
+def test_rl_raises_a_reward_that_a_tiny_model_can_raise(world, tmp_path):
+    values = configured("rl", world) | {
+        "reward": [{"function": f"{__name__}:says_good"}], "steps": 25, "prompts": 16, "kl": {"coefficient": 0.0},
+        "learner": {"lr": 1e-2, "schedule": "constant"}, "group": 4, "advantages": "leave_one_out", "critic": None,
+    }  # fmt: skip
+    rows = metrics(run_recipe("rl", tmp_path / "rl", values))
+    assert sum(r["objective/scores"] for r in rows[-5:]) > sum(r["objective/scores"] for r in rows[:5]) + 0.5
+
+
+def says_good(prompts, completions):
+    return [float(c.split().count("good")) for c in completions]
+
+
+def test_rewards_that_abstain_leave_their_group_out(world, tmp_path):
+    values = configured("rl", world) | {"reward": [{"function": f"{__name__}:sometimes"}], "group": 2, "steps": 2}
+    rows = metrics(run_recipe("rl", tmp_path / "rl", values))
+    assert 0 < rows[0]["rewards/abstained"] < 1
+
+
+def sometimes(prompts, completions):
+    return [None if "film" in p else 1.0 for p in prompts]
+
+
+def test_labels_reach_the_store_and_its_exports(world, tmp_path):
+    for kind, export in (("comparison", "pairs"), ("ranking", "rankings"), ("rating", "singles"), ("thumb", "singles")):
+        out = run_recipe("label", tmp_path / kind, configured("label", world) | {"kind": kind})
+        store = Store.open(out / "feedback.sqlite")
+        votes = store.feedback(kind)
+        assert len(votes) == 2 * len(store.tasks()) > 50
+        assert {r.id for r in store.raters()} == {"honest-0", "honest-1", "troll-0"}
+        rows = [json.loads(line) for line in (out / f"{export}.jsonl").read_text().splitlines()]
+        assert len(rows) > 20
+        store.close()
+
+
+def test_labels_agree_with_gold_more_often_than_not(world, tmp_path):
+    values = configured("label", world) | {"raters": [{"rater": {"name": "honest", "sharpness": 20.0}}], "overlap": 1}
+    out = run_recipe("label", tmp_path / "label", values)
+    rows = [json.loads(line) for line in (out / "pairs.jsonl").read_text().splitlines()]
+    better = [gold([r["prompt"]], [r["chosen"]])[0] >= gold([r["prompt"]], [r["rejected"]])[0] for r in rows]
+    assert sum(better) / len(better) > 0.95
+
+
+@pytest.mark.parametrize(
+    ("recipe", "change", "error", "says"),
+    [
+        ("preference", {"loss": "dpoo"}, ConfigError, "no 'dpoo' here; did you mean 'dpo'"),
+        (
+            "preference",
+            {"loss": {"name": "dpo", "bta": 1}},
+            ConfigError,
+            "dpo has no option 'bta'; did you mean 'beta'",
+        ),
+        ("preference", {"data": {"path": "demonstrations"}}, ConfigError, "learns from pairs"),
+        ("preference", {"loss": "kto", "data": {"path": "demonstrations"}}, ConfigError, "neither"),
+        ("reward", {"data": {"path": "demonstrations"}}, ConfigError, "prompts with only one"),
+        ("reward", {"loss": "regression"}, ConfigError, "single answers with a label"),
+        ("rl", {"advantages": "group_mean"}, ConfigError, "do not go together"),
+        ("rl", {"critic": None}, ConfigError, "do not go together"),
+        ("rl", {"reward": [{"function": "no_such_module:f"}]}, ConfigError, "cannot import"),
+        ("rl", {"reward": [{"weight": 2.0}]}, ConfigError, "either a model or a function"),
+        ("rl", {"reference": "nobody/has-this"}, FileNotFoundError, "nobody/has-this: neither a folder here nor"),
+        ("sft", {"model": "./nowhere"}, FileNotFoundError, "nowhere: no config.json"),
+        ("sft", {"encoding": {"max_length": 8}}, ValueError, "raise max_length, or set truncation"),
+        ("rl", {"max_tokens": 120}, ValueError, "raise max_length, or set truncation"),
+    ],
+)
+def test_wrong_use_is_explained(world, tmp_path, recipe, change, error, says):
+    values = configured(recipe, world) | change
+    if change.get("data", {}).get("path") == "demonstrations":
+        values["data"] = {"path": world["demonstrations"]}
+    with pytest.raises(error, match=says):
+        run_recipe(recipe, tmp_path / "run", values)
+
+
+@pytest.mark.parametrize(
+    ("function", "says"),
+    [
+        ("too_few", "returned 1 values for 8"),
+        ("nan", "returned nan for prompt"),
+        ("text", "returned 'good' for prompt"),
+    ],
+)
+def test_reward_functions_that_fail_are_named(world, tmp_path, function, says):
+    values = configured("rl", world) | {"reward": [{"function": f"{__name__}:{function}"}]}
+    with pytest.raises(ValueError, match=says):
+        run_recipe("rl", tmp_path / "rl", values)
+
+
+def too_few(prompts, completions):
+    return [1.0]
+
+
+def nan(prompts, completions):
+    return [float("nan")] * len(prompts)
+
+
+def text(prompts, completions):
+    return ["good"] * len(prompts)
+
+
+def test_a_reference_that_is_not_where_the_run_starts_is_not_taken_for_it(world, tmp_path, monkeypatch):
+    """Someone loads the wrong reference: KL at step 0 is not zero, and the run stops."""
+    from clew.recipes import preference
+
+    def changed(policy):
+        from clew.models.load import frozen
+
+        twin = frozen(policy)
+        twin.module.lm_head.weight.data += 0.5 * torch.randn_like(twin.module.lm_head.weight)
+        return twin
+
+    monkeypatch.setattr(preference, "frozen", changed)
+    with pytest.raises(BrokenInvariant, match="KL to the reference at step 0: row"):
+        run_recipe("preference", tmp_path / "p", configured("preference", world))
+
+
+def test_sampling_at_another_temperature_than_training_is_noticed(world, tmp_path, monkeypatch):
+    from clew.recipes import rl
+
+    monkeypatch.setattr(rl, "Sampling", lambda n, t: __import__("clew.types", fromlist=["x"]).Sampling(n, 1.5))
+    with pytest.raises(BrokenInvariant, match="importance ratio at step 0"):
+        run_recipe("rl", tmp_path / "rl", configured("rl", world))
+
+
+def test_a_loss_that_is_not_finite_names_its_row_and_changes_nothing(world, tmp_path):
+    values = configured("reward", world) | {"learner": {"lr": 1e-3}}
+    rows = [json.loads(line) for line in open(world["pairs"])]
+    rows[11]["margin"] = 1e39  # infinite in float32
+    file = tmp_path / "bad.jsonl"
+    file.write_text("".join(json.dumps({**r, "margin": r.get("margin", 0.0)}) + "\n" for r in rows))
+    with pytest.raises(NotFinite, match=r"step \d+: loss .* for item \d+ of 8"):
+        run_recipe("reward", tmp_path / "rm", values | {"data": {"path": str(file)}, "loss": {"name": "bradley_terry"}})
