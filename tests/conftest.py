@@ -24,7 +24,7 @@ WORDS = "the a soup room was good bad lovely very not we liked it how . ? and bu
 
 @pytest.fixture(scope="session")
 def tokenizer():
-    from clew.recipes.pretrain import Vocabulary, learn_tokenizer
+    from clew.models.fresh import Vocabulary, learn_tokenizer
 
     return learn_tokenizer([" ".join(WORDS)], Vocabulary(kind="word"))
 

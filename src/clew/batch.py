@@ -57,10 +57,9 @@ class Batch:
     def take(self, items: Sequence[int] | Tensor) -> Self:
         """The batch of these items, in this order; weights come along unchanged."""
         wanted = torch.as_tensor(items, device=self.item.device)
-        bounds = torch.searchsorted(self.item, torch.arange(self.num_items + 1, device=self.item.device))
-        rows = torch.cat([torch.arange(bounds[i], bounds[i + 1], device=wanted.device) for i in wanted])
-        counts = (bounds[1:] - bounds[:-1])[wanted]
-        return self._select(rows, wanted, torch.repeat_interleave(torch.arange(len(wanted)), counts.cpu()))
+        rows = [(self.item == i).nonzero()[:, 0] for i in wanted]
+        item = torch.repeat_interleave(torch.arange(len(wanted)), torch.tensor([len(found) for found in rows]))
+        return self._select(torch.cat(rows), wanted, item)
 
     def split(self, max_tokens: int) -> Iterator[Self]:
         """Micro-batches of at most `max_tokens` real tokens; an item is never cut, so a large one stands alone."""
@@ -185,7 +184,7 @@ class Metric(NamedTuple):
 
     name: str
     total: Tensor  # scalar
-    count: Tensor  # scalar; 1 for sums and maxima
+    places: Tensor  # scalar: how many were averaged; 1 for sums and maxima
     kind: Literal["mean", "sum", "max"] = "mean"
 
     @classmethod
@@ -211,7 +210,7 @@ def reduce_metrics(metrics: Sequence[Metric]) -> dict[str, float]:
         groups.setdefault(metric.name, []).append(metric)
     reduced: dict[str, float] = {}
     for name, found in groups.items():
-        totals, counts = [float(m.total) for m in found], sum(float(m.count) for m in found)
+        totals, counts = [float(m.total) for m in found], sum(float(m.places) for m in found)
         if found[0].kind == "max":
             reduced[name] = max(totals)
         elif found[0].kind == "sum":
@@ -219,3 +218,9 @@ def reduce_metrics(metrics: Sequence[Metric]) -> dict[str, float]:
         elif counts:
             reduced[name] = sum(totals) / counts
     return reduced
+
+
+def mean_of(updates: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Metrics averaged over the updates of a step that report them."""
+    found = {name: [u[name] for u in updates if name in u] for u in updates for name in u}
+    return {name: sum(values) / len(values) for name, values in found.items()}

@@ -23,8 +23,11 @@ Show = Annotated[bool, typer.Option("--show", help="Print the resolved configura
 
 
 @app.command("run")
-def run_pipeline(file: Annotated[str, typer.Argument(help="A pipeline file, or the name of one that comes with clew.")],
-                 overrides: Overrides = None, show: Show = False) -> None:  # fmt: skip
+def run_pipeline(
+    file: Annotated[str, typer.Argument(help="A pipeline file, or the name of one that comes with clew.")],
+    overrides: Overrides = None,
+    show: Show = False,
+) -> None:
     """Run a pipeline: finished stages are skipped, an unfinished one goes on where it stopped."""
     described, stages = pipeline.load(pipeline.find(file), overrides or [])
     if show:
@@ -44,8 +47,10 @@ def try_it(out: Annotated[str, typer.Option(help="Where to write.")] = "runs/qui
 
 
 @app.command()
-def report(run: Annotated[Path, typer.Argument(help="A run's directory, or a directory of runs.")],
-           out: Annotated[Path | None, typer.Option(help="The file to write; report.html in the run by default.")] = None) -> None:  # fmt: skip
+def report(
+    run: Annotated[Path, typer.Argument(help="A run's directory, or a directory of runs.")],
+    out: Annotated[Path | None, typer.Option(help="The file; report.html in the run by default.")] = None,
+) -> None:
     """Write one self-contained HTML file about a run."""
     from clew.evaluate.report import write_report
 
@@ -72,8 +77,11 @@ def version() -> None:
 
 
 def _add_recipe(name: str) -> None:
-    def command(file: Annotated[Path, typer.Argument(help="The recipe's YAML file.")],
-                overrides: Overrides = None, show: Show = False) -> None:  # fmt: skip
+    def command(
+        file: Annotated[Path, typer.Argument(help="The recipe's YAML file.")],
+        overrides: Overrides = None,
+        show: Show = False,
+    ) -> None:
         start, kind = pipeline.recipe(name)
         config = load(kind, file, overrides or [])
         if show:

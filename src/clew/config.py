@@ -110,7 +110,7 @@ def apply_overrides(values: dict[str, Any], overrides: Sequence[str]) -> dict[st
         if not equals:
             raise ConfigError(f"{override!r} sets nothing; expected key=value, as in learner.lr=1e-5")
         *parents, last = path.split(".")
-        at = result
+        at: dict[str, Any] = result
         for name in parents:
             inner = at.setdefault(name, {})
             if isinstance(inner, str):  # a Choice by name alone

@@ -14,7 +14,7 @@ from clew.config import Choice, Config
 from clew.data.collate import collate, pad
 from clew.losses.advantage import GROUP_ADVANTAGES, gae, whiten
 from clew.losses.kl import adaptive_coefficient, dual_coefficient, k1, k3
-from clew.types import Rollout, Score, Turn
+from clew.types import Engine, Prompt, Reward, Rollout, Sampling, Score, Turn
 
 ROLLOUT_FIELDS = tuple(f.name for f in fields(Rollout))
 
@@ -110,6 +110,15 @@ def experience(
     return batch.with_extras(advantages=advantages), describe(batch, rollouts, scores, rewards, abstained, coefficient)
 
 
+def sampled(
+    engine: Engine, reward: Reward, prompts: Sequence[Prompt], sampling: Sampling, group: int, key: tuple[int, int]
+) -> list[dict[str, Any]]:
+    """Rollouts of the policy and their scores, as journal records."""
+    engine.version = key[1]
+    rollouts = engine.generate(prompts, n=group, sampling=sampling, key=key)
+    return [to_record(r, s) for r, s in zip(rollouts, reward(rollouts), strict=True)]
+
+
 def scored_groups(records: Sequence[Mapping[str, Any]], group: int) -> tuple[list[Rollout], list[Score], float]:
     """Rollouts with scores, and the share of abstentions. A group with an abstention is left out whole.
 
@@ -201,3 +210,14 @@ def from_record(record: Mapping[str, Any]) -> tuple[Rollout, Score]:
     turns = tuple(Turn(*turn) for turn in rollout["turns"])
     at = tuple((int(i), float(r)) for i, r in score["at"])
     return Rollout(**{**rollout, "turns": turns}), Score(score["value"], score["parts"], at)
+
+
+def sample_of(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What people want to read of a journal record."""
+    rollout, score = record["rollout"], record["score"]
+    return {
+        "prompt": rollout["prompt"],
+        "completion": rollout["text"],
+        "stop": rollout["stop"],
+        "score": score["value"],
+    }

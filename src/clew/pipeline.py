@@ -19,6 +19,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, get_type_hints
 
+from pydantic import Field
+
 from clew.config import Config, ConfigError, apply_overrides, build, read_yaml
 
 RECIPES = ("prepare", "pretrain", "sft", "label", "reward", "preference", "rl", "evaluate", "report")
@@ -33,7 +35,7 @@ class Pipeline(Config):
     """Directory of all stages' runs."""
     threads: int | None = None
     """CPU threads; torch's own choice when absent. Exact resume needs the same number."""
-    common: dict[str, Any] = {}
+    common: dict[str, Any] = Field(default_factory=dict)
     """Options for every stage that has them and does not set them."""
     stages: dict[str, dict[str, Any]]
 

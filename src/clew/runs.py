@@ -59,6 +59,15 @@ class Tracker(Protocol):
     def end(self) -> None: ...
 
 
+class Loop(Protocol):
+    """What the loop of a recipe needs of its run."""
+
+    ledger: Counter[str]
+
+    def steps(self, total: int, state: State, *, save_every: int, keep: int | None) -> "Iterator[Step]": ...
+    def account(self, *spent: Mapping[str, float]) -> None: ...
+
+
 class Step:
     """One step of a run, as the loop sees it."""
 

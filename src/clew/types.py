@@ -29,7 +29,7 @@ class Prompt:
     id: str
     tokens: Sequence[int]
     text: str
-    info: Mapping[str, Any] = field(default_factory=dict)
+    info: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """Dataset fields a reward may need: the answer, tests, a topic."""
 
 
@@ -59,7 +59,7 @@ class Rollout:
     """Of the weights that sampled it: the learner's step."""
     prompt: str
     text: str
-    info: Mapping[str, Any] = field(default_factory=dict)
+    info: Mapping[str, Any] = field(default_factory=dict[str, Any])
     turns: Sequence[Turn] = ()
 
 
@@ -72,7 +72,7 @@ class Score:
 
     value: float | None
     """None: the judge abstains. An error is counted by the caller and never becomes a zero."""
-    parts: Mapping[str, float] = field(default_factory=dict)
+    parts: Mapping[str, float] = field(default_factory=dict[str, float])
     at: Sequence[tuple[int, float]] = ()
     """(token index, reward) for process, turn and span rewards; empty when only the outcome was scored."""
 

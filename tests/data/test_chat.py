@@ -61,7 +61,7 @@ def gpt_like(tokenizer):
     from pathlib import Path
     from tempfile import mkdtemp
 
-    from clew.recipes.pretrain import Vocabulary, learn_tokenizer
+    from clew.models.fresh import Vocabulary, learn_tokenizer
 
     folder = Path(mkdtemp())
     learn_tokenizer(

@@ -64,7 +64,9 @@ def test_labels_survive_kills(world, tmp_path):
         in_child("label", tmp_path / "killed", values, kill_after_s=after)
     assert in_child("label", tmp_path / "killed", values) == 0
     for export in ("pairs", "rankings", "scores"):
-        assert (tmp_path / "whole" / f"{export}.jsonl").read_text() == (tmp_path / "killed" / f"{export}.jsonl").read_text()
+        assert (tmp_path / "whole" / f"{export}.jsonl").read_text() == (
+            tmp_path / "killed" / f"{export}.jsonl"
+        ).read_text()
 
 
 def test_every_step_can_be_the_last(world, tmp_path, monkeypatch):
@@ -99,7 +101,7 @@ def test_the_journal_is_read_not_sampled_again(world, tmp_path, monkeypatch):
     original = rl.sampled
 
     def counting(*args):
-        steps.append(args[3])
+        steps.append(args[-1][1])
         if len(steps) == 4:
             raise RuntimeError("power cut")
         return original(*args)

@@ -1,6 +1,7 @@
 """Every recipe, run for real on a small model; what it must leave behind and what it must refuse."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -31,8 +32,6 @@ def test_sft_learns_and_leaves_a_model(world, tmp_path):
 
 
 def test_pretraining_learns_the_language(world):
-    from pathlib import Path
-
     rows = metrics(Path(world["model"]).parent)
     assert rows[-1]["loss/nll"] < 0.85 * rows[0]["loss/nll"]
 
@@ -252,7 +251,7 @@ def test_sampling_at_another_temperature_than_training_is_noticed(world, tmp_pat
 
 def test_a_loss_that_is_not_finite_names_its_row_and_changes_nothing(world, tmp_path):
     values = configured("reward", world) | {"learner": {"lr": 1e-3}}
-    rows = [json.loads(line) for line in open(world["pairs"])]
+    rows = [json.loads(line) for line in Path(world["pairs"]).read_text().splitlines()]
     rows[11]["margin"] = 1e39  # infinite in float32
     file = tmp_path / "bad.jsonl"
     file.write_text("".join(json.dumps({**r, "margin": r.get("margin", 0.0)}) + "\n" for r in rows))

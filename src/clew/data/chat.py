@@ -85,6 +85,10 @@ class Codec:
         self.counts["prompts"] += kept is not None
         return None if kept is None else Prompt(example.id, kept[0], text, example.info)
 
+    def prompts(self, examples: Sequence[Example], max_tokens: int) -> list[Prompt]:
+        """What an engine continues, without those that are dropped."""
+        return [prompt for e in examples if (prompt := self.prompt(e, max_tokens)) is not None]
+
     def answer(self, example: Example, number: int = 0) -> Encoded | None:
         """One answer of an example after its prompt, its stop token supervised; None when it is dropped."""
         answer = example.answers[number]
@@ -160,8 +164,8 @@ class Codec:
         return str(self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=generate))
 
     def _finish(self, tokens: list[int], mask: list[bool], name: str) -> Encoded | None:
-        for special in {self.tokenizer.bos_token_id, self._stop()} - {None}:
-            if any(a == b == special for a, b in pairwise(tokens)):
+        for special in (self.tokenizer.bos_token_id, self._stop()):
+            if special is not None and any(a == b == special for a, b in pairwise(tokens)):
                 raise ValueError(f"row {name}: token {special} stands twice in a row; the template adds it as well")
         if mask[0]:  # nothing predicts a first token
             mask = [False, *mask[1:]]

@@ -48,7 +48,7 @@ class Source(Config):
     """Where examples come from, and which of them."""
 
     path: str
-    """A .jsonl, .jsonl.gz, .json or .parquet file, a folder of them, or a hub name (`owner/name` or `owner/name:split`)."""
+    """A .jsonl, .jsonl.gz, .json or .parquet file, a folder of them, or a hub name (`owner/name[:split]`)."""
     part: Literal["all", "train", "heldout"] = "all"
     """Side of the split by prompt; the two sides never share a prompt."""
     heldout: float = 0.1
@@ -135,7 +135,7 @@ def _hub(name: str) -> Iterator[Row]:
             f"{name} is not a file here, so it would be a hub dataset, which needs: pip install 'clew[data]'"
         ) from error
     repository, _, split = name.partition(":")
-    yield from load_dataset(repository, split=split or "train")
+    yield from cast("Iterator[Row]", load_dataset(repository, split=split or "train"))
 
 
 READERS: dict[str, Callable[[Path], Iterator[Row]]] = {

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 
 JOY = frozenset(
-    "happy happily smiled smile smiling laughed laugh hugged hug glad proud joy fun safe love loved friend friends thanked "
-    "kind excited together played delicious better surprise cheered danced share shared grateful".split()
+    "happy happily smiled smile smiling laughed laugh hugged hug glad proud joy fun safe love loved friend friends "
+    "thanked kind excited together played delicious better surprise cheered danced share shared grateful".split()
 )
 GRIEF = frozenset(
     "sad cried cry crying scared angry mad hurt lost alone afraid died broke broken bad mean upset worried sick lonely "

@@ -105,8 +105,8 @@ def findings(now: Signs, start: Signs) -> list[Finding]:
 
 def verdict(found: Sequence[Finding]) -> State:
     """The worst state of any rule."""
-    order: list[State] = ["ok", "watch", "alarm"]
-    return max((f.state for f in found), key=order.index, default="ok")
+    states = {f.state for f in found}
+    return "alarm" if "alarm" in states else "watch" if "watch" in states else "ok"
 
 
 def as_rows(found: Sequence[Finding]) -> list[dict[str, Any]]:

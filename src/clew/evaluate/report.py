@@ -1,6 +1,5 @@
 """One self-contained HTML file of a run or of a pipeline: what became better, by how much, and what to worry about."""
 
-import base64
 import html
 import io
 import json
@@ -36,22 +35,34 @@ CURVES = (
 """What is plotted of a stage's metrics, as far as it has them."""
 
 STYLE = """
-:root{--ink:#1d2530;--soft:#5c6773;--line:#e3e7ec;--wash:#f7f8fa;--ok:#2f9e6e;--watch:#b0772b;--alarm:#c8324a}
-*{box-sizing:border-box}body{margin:0;background:#fff;color:var(--ink);font:15px/1.55 system-ui,-apple-system,"Segoe UI",sans-serif}
-main{max-width:1060px;margin:0 auto;padding:40px 28px 80px}h1{font-size:30px;margin:0 0 4px;letter-spacing:-.01em}
-h2{font-size:20px;margin:44px 0 10px}h3{font-size:15px;margin:22px 0 6px}p,li{max-width:72ch}.soft{color:var(--soft)}
-table{border-collapse:collapse;width:100%;font-size:14px;font-variant-numeric:tabular-nums}
-th{text-align:left;font-weight:600;color:var(--soft);border-bottom:1px solid var(--line);padding:6px 10px 6px 0;vertical-align:bottom}
-td{border-bottom:1px solid var(--line);padding:7px 10px 7px 0;vertical-align:top}.num{text-align:right;padding-right:18px}
-.badge{display:inline-block;border-radius:9px;padding:0 9px;font-size:12.5px;font-weight:600;color:#fff}
-.ok{background:var(--ok)}.watch{background:var(--watch)}.alarm{background:var(--alarm)}
-.headline{background:var(--wash);border:1px solid var(--line);border-radius:10px;padding:14px 18px;margin:18px 0}
-.headline p{margin:4px 0}.sample{border:1px solid var(--line);border-radius:10px;margin:14px 0;overflow:hidden}
-.sample .prompt{background:var(--wash);padding:9px 14px;font-weight:600}.sample .answer{padding:9px 14px;border-top:1px solid var(--line)}
-.sample .who{display:inline-block;min-width:130px;color:var(--soft);font-size:13px}.sample .text{white-space:pre-wrap}
-.scores{color:var(--soft);font-size:12.5px;font-variant-numeric:tabular-nums}figure{margin:14px 0}figure svg{max-width:100%;height:auto}
-details{margin:10px 0}summary{cursor:pointer;font-weight:600}pre{background:var(--wash);border:1px solid var(--line);border-radius:8px;
-padding:12px 14px;overflow:auto;font-size:12.5px}.scroll{overflow-x:auto}
+:root { --ink: #1d2530; --soft: #5c6773; --line: #e3e7ec; --wash: #f7f8fa; }
+* { box-sizing: border-box }
+body { margin: 0; color: var(--ink); font: 15px/1.55 system-ui, -apple-system, "Segoe UI", sans-serif }
+main { max-width: 1060px; margin: 0 auto; padding: 40px 28px 80px }
+h1 { font-size: 30px; margin: 0 0 4px; letter-spacing: -.01em }
+h2 { font-size: 20px; margin: 44px 0 10px }
+h3 { font-size: 15px; margin: 22px 0 6px }
+p, li { max-width: 72ch }
+table { border-collapse: collapse; width: 100%; font-size: 14px; font-variant-numeric: tabular-nums }
+th, td { border-bottom: 1px solid var(--line); padding: 7px 12px 7px 0; text-align: left; vertical-align: top }
+th { font-weight: 600; color: var(--soft); vertical-align: bottom }
+figure { margin: 14px 0 }
+figure svg { max-width: 100%; height: auto }
+details { margin: 10px 0 }
+summary { cursor: pointer; font-weight: 600 }
+pre { background: var(--wash); border: 1px solid var(--line); border-radius: 8px; padding: 12px 14px; overflow: auto }
+.soft { color: var(--soft) }
+.wide { overflow-x: auto }
+.badge { border-radius: 9px; padding: 0 9px; font-size: 12.5px; font-weight: 600; color: #fff; white-space: nowrap }
+.ok { background: #2f9e6e } .watch { background: #b0772b } .alarm { background: #c8324a }
+.headline { background: var(--wash); border: 1px solid var(--line); border-radius: 10px; padding: 14px 18px }
+.headline p { margin: 4px 0; max-width: none }
+.sample { border: 1px solid var(--line); border-radius: 10px; margin: 14px 0; overflow: hidden }
+.sample .prompt { background: var(--wash); padding: 9px 14px; font-weight: 600 }
+.sample .answer { padding: 9px 14px; border-top: 1px solid var(--line) }
+.sample .who { display: inline-block; min-width: 130px; color: var(--soft); font-size: 13px }
+.sample .text { white-space: pre-wrap }
+.scores { color: var(--soft); font-size: 12.5px; font-variant-numeric: tabular-nums }
 """
 
 
@@ -97,7 +108,7 @@ def _evaluation(points: Sequence[Point], prompts: int) -> list[str]:
             f"{p['length']['value']:.1f}",
             _badge(p["verdict"]) if p["policy"] != "baseline" else "",
         ]
-        for p in [*(p for p in points if p["policy"] == "baseline"), *final]
+        for p in final
     ]
     head = ["policy", "gold", "gain on the start", "wins", "proxy", "KL, nats", "tokens", "alarms"]
     body.append(_table(head, rows))
@@ -190,7 +201,8 @@ def _samples(rows: Sequence[Mapping[str, Any]]) -> list[str]:
             gold = f" · gold {row['gold']:.2f}" if row.get("gold") is not None else ""
             body.append(
                 f'<div class="answer"><span class="who">{_text(row["policy"])}</span>'
-                f'<span class="scores">proxy {row["proxy"]:.2f}{gold}</span><div class="text">{_text(row["text"].strip())}</div></div>'
+                f'<span class="scores">proxy {row["proxy"]:.2f}{gold}</span>'
+                f'<div class="text">{_text(row["text"].strip())}</div></div>'
             )
         body.append("</div>")
     return body
@@ -293,7 +305,7 @@ def _plain(axis: Axes) -> None:
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     top = "".join(f"<th>{cell}</th>" for cell in head)
     lines = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
-    return f'<div class="scroll"><table><tr>{top}</tr>{lines}</table></div>'
+    return f'<div class="wide"><table><tr>{top}</tr>{lines}</table></div>'
 
 
 def _interval(found: Mapping[str, float] | None, *, signed: bool = False, percent: bool = False) -> str:

@@ -7,15 +7,14 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 from scipy.special import expit
 
 from clew.feedback.records import Comparison, Feedback, ItemId, Ranking
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-
-ELO_SCALE = 400 / np.log(10)
-"""Bradley-Terry strengths times this are on Elo's scale."""
 
 
 class Outcome(NamedTuple):
@@ -76,7 +75,7 @@ def elo(judged: Sequence[Outcome], *, k: float = 32.0, start: float = 1000.0) ->
     ratings: dict[ItemId, float] = {}
     for outcome in judged:
         a, b = ratings.setdefault(outcome.first, start), ratings.setdefault(outcome.second, start)
-        gain = k * outcome.weight * (outcome.probability - float(expit((a - b) / ELO_SCALE)))
+        gain = k * outcome.weight * (outcome.probability - 1 / (1 + 10 ** ((b - a) / 400)))
         ratings[outcome.first], ratings[outcome.second] = a + gain, b - gain
     return ratings
 
@@ -91,9 +90,6 @@ def _index(judged: Sequence[Outcome]) -> tuple[list[ItemId], tuple[Ints, Ints]]:
 
 def _strongly_connected(first: Ints, second: Ints, probability: Floats, n: int) -> bool:
     """Ford's condition: everyone can be reached from everyone along wins."""
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
     winners = np.concatenate([first[probability > 0], second[probability < 1]])
     losers = np.concatenate([second[probability > 0], first[probability < 1]])
     graph = coo_array((np.ones(len(winners)), (winners, losers)), shape=(n, n))

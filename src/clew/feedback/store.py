@@ -1,6 +1,6 @@
 """Where feedback is kept: append-only, on SQLite by default. What was acknowledged is on disk."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -139,11 +139,12 @@ class Store:
         return [r for r in records if newest[r.task_id, r.rater.id] is r]
 
     def raters(self) -> list[Rater]:
-        return sorted({record.rater for record in self.feedback()}, key=lambda rater: rater.id)
+        found = {record.rater.id: record.rater for record in self.feedback()}
+        return [found[key] for key in sorted(found)]
 
 
 def _add(
-    connection: Connection, table: sa.Table, key: str, values: dict[str, object], same: Callable[[str], bool]
+    connection: Connection, table: sa.Table, key: str, values: Mapping[str, object], same: Callable[[str], bool]
 ) -> None:
     old = connection.execute(sa.select(table.c.body).where(table.c.id == key)).scalar()
     if old is None:

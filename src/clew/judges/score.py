@@ -102,7 +102,7 @@ def _checked(value: float | None, name: str, rollout: Rollout) -> Score:
         return Score(None)
     if not isinstance(value, (int, float)) or not math.isfinite(value):
         raise ValueError(
-            f"reward {name} returned {value!r} for prompt {rollout.prompt_id}, completion {rollout.text!r:.80}; expected "
-            "a finite number, or None to abstain"
+            f"reward {name} returned {value!r} for prompt {rollout.prompt_id}, completion {rollout.text!r:.80}; "
+            "expected a finite number, or None to abstain"
         )
     return Score(float(value))

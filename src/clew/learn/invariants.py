@@ -3,9 +3,9 @@
 import math
 from collections.abc import Collection, Sequence
 
-import torch
 from torch import Tensor
 
+from clew.batch import Batch, Model, evaluate
 from clew.data.chat import Encoded
 
 
@@ -34,35 +34,27 @@ def check_same(name: str, ours: Tensor, expected: Tensor, *, tolerance: float, w
         raise BrokenInvariant(f"{name}: row {worst} is off by {float(gap[worst]):.3g} (allowed {tolerance:g}); {why}")
 
 
-def check_reference(logps: Tensor, ref_logps: Tensor, *, tolerance: float = 1e-4) -> None:
+def check_reference(logps: Tensor, ref_logps: Tensor, *, tolerance: float) -> None:
     """Policy and reference are the same model before the first step, so KL = 0."""
-    check_same(
-        "KL to the reference at step 0",
-        logps,
-        ref_logps,
-        tolerance=tolerance,
-        why="the reference is not the policy this run starts from",
-    )
+    why = "the reference is not the policy this run starts from"
+    check_same("KL to the reference at step 0", logps, ref_logps, tolerance=tolerance, why=why)
 
 
-def check_sampler(logps: Tensor, sampled: Tensor, *, tolerance: float = 1e-4) -> None:
-    """On-policy, the learner's log-probabilities are the sampler's: importance ratio 1 on the first step."""
-    check_same(
-        "importance ratio at step 0",
-        logps,
-        sampled,
-        tolerance=tolerance,
-        why="sampling and training disagree on the distribution (temperature, precision or weights)",
-    )
+def check_rollouts(policy: Model, batch: Batch, *, max_tokens: int, tolerance: float, from_reference: bool) -> None:
+    """Before the first step the learner's log-probabilities are the sampler's: importance ratio 1.
+
+    Where the run starts from its reference they are the reference's too.
+    """
+    logps = evaluate(policy, batch, max_tokens=max_tokens).logps
+    assert logps is not None
+    why = "sampling and training disagree on the distribution (temperature, precision or weights)"
+    old, ref = batch.extras["old_logps"], batch.extras["ref_logps"]
+    check_same("importance ratio at step 0", logps.cpu(), old, tolerance=tolerance, why=why)
+    if from_reference:
+        check_reference(logps.cpu(), ref, tolerance=tolerance)
 
 
-def check_loss_at_reference(losses: Tensor, expected: Tensor, *, tolerance: float = 1e-4) -> None:
-    """At the reference a pair loss has the value of its table (DPO: log 2)."""
-    check_same(
-        "loss at step 0",
-        losses,
-        expected,
-        tolerance=tolerance,
-        why="masks or reference log-probabilities are wrong",
-    )
-    assert torch.isfinite(expected).all()
+def check_loss_at_reference(losses: Tensor, expected: Tensor, *, tolerance: float) -> None:
+    """At the reference a pair loss has its value at a gap of zero (DPO: log 2)."""
+    why = "masks or reference log-probabilities are wrong"
+    check_same("loss at step 0", losses, expected, tolerance=tolerance, why=why)

@@ -168,7 +168,8 @@ class Learner:
     def load_state(self, tensors: Mapping[str, Tensor], *, steps: int, tokens_trained: int) -> None:
         for key, value in tensors.items():
             name, _, entry = key.rpartition(".")
-            self.optimiser.state[self.named[name]][entry] = value.to(self.named[name].device if value.ndim else "cpu")
+            device = self.named[name].device if value.ndim else "cpu"  # step counts stay where AdamW keeps them
+            self.optimiser.state[self.named[name]][entry] = value.to(device, copy=True)
         self.steps, self.tokens_trained = steps, tokens_trained
 
 

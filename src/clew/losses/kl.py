@@ -1,6 +1,6 @@
 """Kullback-Leibler estimators from samples of the policy, and controllers of its weight.
 
-Two different questions, named apart (arXiv 2506.09477 and METHODS fact 1). *Value*: which number, averaged over
+Two different questions, named apart (arXiv 2506.09477). *Value*: which number, averaged over
 samples of pi, is KL(pi || ref)? k1 and k3 are unbiased, k2 is not. *Gradient*: which loss, differentiated at
 samples of pi, gives the gradient of a KL? k1's gradient is zero on average; k2's is that of KL(pi || ref); k3's is
 that of the other one, KL(ref || pi).
@@ -31,7 +31,8 @@ def reverse_kl_loss(logps: Tensor, ref_logps: Tensor, mask: Tensor) -> Tensor:
     """A loss with the gradient of KL(pi || ref) over whole sequences: k2 of the summed log-ratio.
 
     [B, T] -> [B, T]. Token t carries grad log pi(y_t) times the log-ratio summed over the whole sequence, so that
-    a token also answers for the divergence it leads to; its own log-ratio alone would be biased (METHODS, fact 4). Expectation exact for on-policy samples. The value is (sum of log-ratios)^2 / 2, spread evenly.
+    it also answers for the divergence it leads to; its own log-ratio alone would be biased (in most public code it is).
+    Exact in expectation for on-policy samples. The value is (sum of log-ratios)^2 / 2, spread evenly.
     """
     total = ((logps - ref_logps) * mask).sum(1, keepdim=True)
     return total.square() / 2 * mask / mask.sum(1, keepdim=True).clamp(min=1)

@@ -31,7 +31,8 @@ class _TokenStats(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_logps: Tensor | None, grad_entropy: Tensor | None) -> tuple[Tensor, None]:
+    def backward(ctx: Any, *grad_outputs: Tensor | None) -> tuple[Tensor, None]:  # type: ignore[override]
+        grad_logps, grad_entropy = grad_outputs
         logits, targets, lse, entropy = ctx.saved_tensors
         log_probs = logits - lse[:, None]
         probs = log_probs.exp()
@@ -44,7 +45,7 @@ class _TokenStats(torch.autograd.Function):
 
 
 def token_stats(head: Head, hidden: Tensor, targets: Tensor, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
-    """log p(target) and entropy of softmax(head(hidden) / temperature): [S, D], [S] -> [S], [S], in float32 at least."""
+    """log p(target) and entropy of softmax(head(hidden) / temperature): [S, D], [S] -> [S], [S], float32 at least."""
 
     def chunk_stats(h: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         logits = head(h)

@@ -36,7 +36,8 @@ def load_policy(path: str, *, precision: Precision = "fp32", device: Device = "a
     """
     config = _config(path)
     module = AutoModelForCausalLM.from_pretrained(path, config=config, dtype=torch.float32)
-    return make_policy(module.to(pick_device(device)), AutoTokenizer.from_pretrained(path), precision=precision)
+    nn.Module.to(module, pick_device(device))
+    return make_policy(module, AutoTokenizer.from_pretrained(path), precision=precision)
 
 
 def make_policy(
@@ -45,7 +46,6 @@ def make_policy(
     """Wrap a model in memory, in evaluation mode, its packing and its head tested."""
     if tokenizer.eos_token_id is None:
         raise ValueError(f"the tokenizer of {module.name_or_path} has no EOS token: nothing could teach it to stop")
-    hub_logging.disable_progress_bar()
     trunk = Trunk(module.eval(), packed=packs(module), precision=precision)
     policy = Policy(trunk, tokenizer)
     trunk.native = not _knows_head(policy)
@@ -104,7 +104,7 @@ def packs(module: PreTrainedModel) -> bool:
 
 def _packs(module: PreTrainedModel) -> bool:
     generator = torch.Generator().manual_seed(0)
-    vocab = module.get_input_embeddings().weight.shape[0]
+    vocab = int(module.config.get_text_config().vocab_size)
     probe = _probe(torch.randint(vocab, (3, 11), generator=generator)).to(module.device)
     with torch.no_grad():
         try:
@@ -152,7 +152,9 @@ def _config(path: str) -> PretrainedConfig:
         raise FileNotFoundError(
             f"{path}: no config.json there, so no model; expected a Hugging Face folder or a hub name"
         )
+    # Bars of weights, and warnings that a new head is new, tell nothing that the run does not say itself.
     hub_logging.disable_progress_bar()
+    hub_logging.set_verbosity_error()
     try:
         config = AutoConfig.from_pretrained(path)
     except OSError as error:

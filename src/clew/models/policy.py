@@ -35,7 +35,7 @@ class Policy(nn.Module):
         """Token ids that end an answer: the tokenizer's EOS and those of the model's generation config."""
         configured = self.module.generation_config.eos_token_id if self.module.generation_config else None
         ids = configured if isinstance(configured, list) else [configured]
-        return frozenset(i for i in (*ids, self.tokenizer.eos_token_id) if i is not None)
+        return frozenset(i for i in (*ids, self.tokenizer.eos_token_id) if isinstance(i, int))
 
     def evaluate(self, batch: Batch) -> Outputs:
         """Log-probability and entropy [B, T] of every scored token, at the policy's temperature."""

@@ -88,7 +88,9 @@ def give_pad_token(module: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) 
     if PAD not in tokenizer.get_vocab():
         tokenizer.add_special_tokens({"pad_token": PAD})
     tokenizer.pad_token = PAD
-    if len(tokenizer) > module.get_input_embeddings().weight.shape[0]:
+    embeddings = module.get_input_embeddings()
+    assert isinstance(embeddings, nn.Embedding)
+    if len(tokenizer) > embeddings.num_embeddings:
         module.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     module.config.get_text_config().pad_token_id = tokenizer.pad_token_id
     module.config.pad_token_id = tokenizer.pad_token_id

@@ -18,7 +18,7 @@ ATTENTION = "clew"
 Precision = Literal["fp32", "bf16"]
 
 _NO_MASK = torch.empty(1, 1, 1, 1)
-"""transformers passes a 4-d mask on as it is, instead of making one of M x M for the packed sequence; nobody reads it."""
+"""transformers passes a 4-d mask on as it is, instead of making an M x M one for the packed row; nobody reads it."""
 
 
 def _attention(

@@ -5,7 +5,6 @@ from functools import partial
 from itertools import permutations
 
 import torch
-from scipy.optimize import brentq
 from torch import Tensor
 
 from clew.batch import Batch
@@ -15,7 +14,7 @@ from clew.losses import pair as losses
 from clew.losses.pair import PairLogps
 from clew.losses.single import kto
 from clew.oracles import exact
-from clew.oracles.result import Result, gradient, minimise
+from clew.oracles.result import Result, gradient, minimise, root
 from clew.oracles.worlds import TablePolicy, Tree, random_logits, random_rewards, total_variation
 from clew.recipes.preference import kto_objective, pair_objective
 
@@ -47,9 +46,9 @@ class Setting:
             ref_logps=refs, agreement=torch.ones(len(pairs), dtype=torch.float64)
         )
 
-    def fitted(self, loss: Callable[..., Tensor], batch: Batch | None = None, **options: float) -> TablePolicy:
+    def fitted(self, loss: partial[Tensor], batch: Batch | None = None) -> TablePolicy:
         policy = TablePolicy(self.tree, self.reference.logits.detach())
-        minimise(policy, Part(batch or self.batch(), pair_objective(partial(loss, **options))))
+        minimise(policy, Part(batch or self.batch(), pair_objective(loss)))
         return policy
 
     def distance(self, policy: TablePolicy, target: Tensor) -> float:
@@ -61,31 +60,31 @@ def population() -> Iterator[Result]:
     world = Setting(TREE)
     best = exact.rlhf_optimum(world.ref, world.rewards, BETA)
     says = "ref exp(r / beta)"
-    yield Result("dpo", says, world.distance(world.fitted(losses.dpo, beta=BETA), best), TIGHT)
+    yield Result("dpo", says, world.distance(world.fitted(partial(losses.dpo, beta=BETA)), best), TIGHT)
 
     flipped = (1 - EPS) * world.preference + EPS * world.preference.T
     noisy = world.batch(flipped)
-    robust = world.fitted(losses.robust_dpo, noisy, beta=BETA, flip_rate=EPS)
+    robust = world.fitted(partial(losses.robust_dpo, beta=BETA, flip_rate=EPS), noisy)
     yield Result("robust_dpo, 10 % of labels flipped", says, world.distance(robust, best), TIGHT)
-    wrong = world.fitted(losses.dpo, noisy, beta=BETA)
+    wrong = world.fitted(partial(losses.dpo, beta=BETA), noisy)
     yield Result("dpo on flipped labels as if clean", says, world.distance(wrong, best), TIGHT, wrong=True)
-    wrong = world.fitted(_mean_dpo, beta=BETA)
+    wrong = world.fitted(partial(_mean_dpo, beta=BETA))
     yield Result("dpo on mean instead of summed log-ratios", says, world.distance(wrong, best), TIGHT, wrong=True)
-    wrong = world.fitted(losses.dpo, _without_stop_tokens(world), beta=BETA)
+    wrong = world.fitted(partial(losses.dpo, beta=BETA), _without_stop_tokens(world))
     yield Result("dpo without the stop token", says, world.distance(wrong, best), TIGHT, wrong=True)
 
     cycle = torch.sigmoid(torch.triu(random_logits(Tree(len(world.ref), 2), 3)[1:], 1))
     cyclic = torch.triu(cycle, 1) + torch.tril(1 - cycle.T, -1) + 0.5 * torch.eye(len(cycle), dtype=torch.float64)
     says, target = "ref exp(p(y beats mu) / tau), cyclic", exact.ipo_optimum(world.ref, world.sampling, cyclic, TAU)
     intransitive = world.batch(cyclic)
-    fitted = world.fitted(losses.ipo, intransitive, tau=TAU)
+    fitted = world.fitted(partial(losses.ipo, tau=TAU), intransitive)
     yield Result("ipo", says, world.distance(fitted, target), TIGHT)
-    wrong = world.fitted(losses.ipo_mean, intransitive, tau=TAU)
+    wrong = world.fitted(partial(losses.ipo_mean, tau=TAU), intransitive)
     yield Result("ipo, length-normalised, as the summed one", says, world.distance(wrong, target), TIGHT, wrong=True)
 
     even = Setting(FIXED, seed=5)
     target = exact.ipo_optimum(even.ref, even.sampling, FIXED.depth * even.preference, TAU)
-    fitted = even.fitted(losses.ipo_mean, tau=TAU)
+    fitted = even.fitted(partial(losses.ipo_mean, tau=TAU))
     yield Result("ipo_mean, equal lengths T", "ref exp(T p(y beats mu) / tau)", even.distance(fitted, target), TIGHT)
 
 
@@ -97,7 +96,7 @@ def two_answers() -> Iterator[Result]:
     offset = float(world.ref[0] - world.ref[1])
 
     def logit_of(loss: Callable[..., Tensor], **options: float) -> float:
-        logps = world.fitted(loss, **options).sequence_logps().detach()
+        logps = world.fitted(partial(loss, **options)).sequence_logps().detach()
         return float(logps[0] - logps[1])
 
     smoothed = exact.logit((1 - 2 * EPS) * p + EPS) / BETA + offset
@@ -116,7 +115,7 @@ def two_answers() -> Iterator[Result]:
         x = torch.tensor(beta * u, dtype=torch.float64)
         return float(p * sigma(margin - x) - (1 - p) * sigma(margin + x))
 
-    target = brentq(simpo_slope, -20, 20, xtol=1e-14)
+    target = root(simpo_slope)
     found = abs(logit_of(losses.simpo, beta=beta, margin=margin) - target)
     yield Result("simpo", "p s(m - b u) = (1-p) s(m + b u)", found, TIGHT)
 
@@ -127,7 +126,7 @@ def two_answers() -> Iterator[Result]:
         nll = sigma(x) - p
         return float(nll + 2 * lam * ((1 - p) * sigma(2 * x) - p * sigma(-2 * x)))
 
-    target = brentq(orpo_slope, -20, 20, xtol=1e-14)
+    target = root(orpo_slope)
     yield Result("orpo", "s(u) - p + 2 lam (s(2u) - p) = 0", abs(logit_of(losses.orpo, lam=lam) - target), TIGHT)
 
 

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-
 from typing import Any
 
 import numpy as np
@@ -44,6 +43,10 @@ FASTER = Optimiser(lr=0.1, schedule="linear", clip=100.0, max_tokens=1 << 30)
 NOWHERE = Source(path="an enumerable world")
 
 
+def choice(name: str, **options: float) -> Choice:
+    return Choice.model_validate({"name": name, **options})
+
+
 class Rehearsal:
     """A run that leaves nothing on disk."""
 
@@ -79,10 +82,10 @@ def imitation() -> Iterator[Result]:
     says = "the distribution of the data"
     shared: dict[str, Any] = {"out": "", "data": NOWHERE, "batch": len(data), "learner": FAST}
     policy = TablePolicy(TREE)
-    sft.train(policy, data, sft.SFT(model="", steps=400, **shared), Rehearsal())  # type: ignore[arg-type]
+    sft.train(policy, data, sft.SFT(model="", steps=400, **shared), Rehearsal())
     yield Result("recipe sft", says, total_variation(policy.sequence_logps(), target), 2e-3)
     policy = TablePolicy(TREE)
-    pretrain.train(policy, data, pretrain.Pretrain(steps=400, **shared), Rehearsal())  # type: ignore[arg-type]
+    pretrain.train(policy, data, pretrain.Pretrain(steps=400, **shared), Rehearsal())
     yield Result("recipe pretrain", says, total_variation(policy.sequence_logps(), target), 2e-3)
 
     # Half as many optimiser steps with the two halves of the data as micro-batches, averaged the wrong way.
@@ -92,7 +95,7 @@ def imitation() -> Iterator[Result]:
     policy = TablePolicy(TREE)
     shifted = [Encoded(r.tokens, [False, *r.mask[:1], *r.mask[1:-1]], True) for r in data]
     late = [row for row in shifted if any(row.mask)]
-    sft.train(policy, late, sft.SFT(model="", steps=400, **shared), Rehearsal())  # type: ignore[arg-type]
+    sft.train(policy, late, sft.SFT(model="", steps=400, **shared), Rehearsal())
     yield Result("mask one token late", says, total_variation(policy.sequence_logps(), target), 2e-3, wrong=True)
 
 
@@ -121,12 +124,12 @@ def preferences() -> Iterator[Result]:
     ):
         policy = TablePolicy(TREE, reference.logits.detach())
         options = {"beta": BETA} if name == "dpo" else {"tau": BETA}
-        config = preference.Preference(loss=Choice(name=name, **options), **shared)
-        preference.train(policy, reference, items, config, Rehearsal())  # type: ignore[arg-type]
+        config = preference.Preference(loss=choice(name, **options), **shared)
+        preference.train(policy, reference, items, config, Rehearsal())
         yield Result(f"recipe preference, {name}", says, total_variation(policy.sequence_logps(), target), 2e-3)
 
     model = TableReward(TREE)
-    reward.train(model, items, reward.RewardConfig(**shared), Rehearsal())  # type: ignore[arg-type]
+    reward.train(model, items, reward.RewardConfig(**shared), Rehearsal())
     found = model.table.detach()
     miss = float(((found - found.mean()) - (truth - truth.mean())).abs().max())
     yield Result("recipe reward", "the true reward, up to an offset", miss, 5e-3)
@@ -144,14 +147,14 @@ def reinforcement() -> Iterator[Result]:
     in_reward = KL(coefficient=BETA)
     ppo: dict[str, Any] = {
         "critic": rl.Critic(model="", learner=FAST),
-        "advantages": Choice(name="gae", lam=0.95),
+        "advantages": choice("gae", lam=0.95),
         "epochs": 2,
         "minibatches": 2,
     }
     single: dict[str, Any] = {"group": 1, "loss": Choice(name="reinforce")}
     rloo: dict[str, Any] = {"group": 4, "advantages": Choice(name="leave_one_out")}
     yield Result("recipe rl: PPO, value model", says, gap(_trained(reference, truth, in_reward, **ppo)), 3e-3)
-    a2c = _trained(reference, truth, in_reward, critic=ppo["critic"], advantages=Choice(name="gae", lam=1.0), **single)
+    a2c = _trained(reference, truth, in_reward, critic=ppo["critic"], advantages=choice("gae", lam=1.0), **single)
     yield Result("recipe rl: A2C, one step", says, gap(a2c), 3e-3)
     yield Result("recipe rl: RLOO", says, gap(_trained(reference, truth, in_reward, **rloo)), 3e-3)
     in_loss = KL(coefficient=BETA, place="loss", loss="reverse")
@@ -172,7 +175,7 @@ def reinforcement() -> Iterator[Result]:
     free = KL(coefficient=0.0)
     for name, more in (
         ("GRPO", {"averaging": "sequence"}),
-        ("DAPO", {"averaging": "token", "loss": Choice(name="clipped", low=0.2, high=0.28)}),
+        ("DAPO", {"averaging": "token", "loss": choice("clipped", low=0.2, high=0.28)}),
     ):
         normalised = {"group": 8, "advantages": Choice(name="group_normalised"), "learner": FASTER, **more}
         policy = _trained(reference, truth, free, **normalised)
@@ -222,13 +225,13 @@ def _trained(
     tree = reference.tree
     policy = TablePolicy(tree, reference.logits.detach())
     config = rl.RL(
-        out="", model="", data=NOWHERE, reward=(RewardSource(model=""),), steps=200, prompts=256 // more.get("group", 1),
-        max_tokens=tree.depth, kl=kl, **{"learner": FAST, **more},
+        out="", model="", data=NOWHERE, reward=(RewardSource(model=""),), steps=200, max_tokens=tree.depth, kl=kl,
+        prompts=256 // more.get("group", 1), **{"learner": FAST, **more},
     )  # fmt: skip
     critic = TableValue(tree) if config.critic else None
     engine = TableEngine(policy, drawn_at=drawn_at)
     prompts = [Prompt(str(i), (tree.start,), "") for i in range(config.prompts)]
-    rl.train(policy, reference, critic, engine, _table_reward(tree, truth), prompts, [], config, run or Rehearsal())  # type: ignore[arg-type]
+    rl.train(policy, reference, critic, engine, _table_reward(tree, truth), prompts, [], config, run or Rehearsal())
     return policy
 
 

@@ -1,9 +1,11 @@
 """One row of `clew verify`, and the solver that rows share."""
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
+from scipy.optimize import brentq
 from torch import nn
 
 from clew.batch import Model
@@ -65,3 +67,8 @@ def gradient(model: Model, *parts: Part) -> torch.Tensor:
     model.zero_grad()
     sum_of(model, *parts).backward()
     return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+
+
+def root(slope: Callable[[float], float]) -> float:
+    """Where an increasing or decreasing function on [-20, 20] crosses zero."""
+    return float(brentq(slope, -20, 20, xtol=1e-14))  # type: ignore[arg-type] (its stub also has the verbose result)

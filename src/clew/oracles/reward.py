@@ -11,7 +11,7 @@ from clew.data.collate import collate
 from clew.learn.learner import Part
 from clew.losses.rank import Ranked, all_pairs, mixed_uniform, plackett_luce
 from clew.losses.single import huber, ordered_cuts, ordinal, regression, thumbs
-from clew.oracles.result import Result, minimise
+from clew.oracles.result import Result, minimise, root
 from clew.oracles.worlds import TableReward, Tree, random_rewards
 from clew.recipes.reward import rank_objective
 
@@ -147,13 +147,11 @@ def _never_removed(ranked: Ranked) -> Tensor:
 
 
 def _gap_with_margin(q: float, margin: float) -> float:
-    from scipy.optimize import brentq
-
     def slope(x: float) -> float:
         up, down = (float(torch.sigmoid(torch.tensor(margin + s * x, dtype=torch.float64))) for s in (-1, 1))
         return q * up - (1 - q) * down
 
-    return float(brentq(slope, -20, 20, xtol=1e-14))
+    return root(slope)
 
 
 def _logit(p: float) -> float:

@@ -160,7 +160,7 @@ def divergences() -> Iterator[Result]:
     says = "the gradient of KL(pi || ref)"
 
     def of(penalty: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Tensor:
-        def objective(outputs, b):  # noqa: ANN001, ANN202 (an Objective in one line)
+        def objective(outputs, b):
             return [Term("kl", penalty(outputs.logps, b.extras["ref_logps"], b.mask), "token")], []
 
         return gradient(world.policy, Part(world.batch(), objective))
@@ -183,7 +183,7 @@ def divergences() -> Iterator[Result]:
     arms = Setting(ARMS, seed=9)
     forward = arms.exact_gradient(lambda lp: exact.kl(arms.ref, lp))
 
-    def objective(outputs, b):  # noqa: ANN001, ANN202
+    def objective(outputs, b):
         return [Term("kl", forward_kl_loss(outputs.logps, b.extras["ref_logps"], b.mask), "token")], []
 
     found = gradient(arms.policy, Part(arms.batch(), objective))
@@ -211,7 +211,7 @@ def fixed_points() -> Iterator[Result]:
             rewards = token_rewards(batch, world.rewards, scores, kl, BETA if penalty == "reward" else 0.0)
             advantages = adv.gae(rewards, torch.zeros_like(rewards), batch.mask, lam=1.0)
 
-            def objective(outputs, b, advantages=advantages):  # noqa: ANN001, ANN202
+            def objective(outputs, b, advantages=advantages):
                 terms = [Term("policy", clipped(outputs.logps, b.extras["old_logps"], advantages), "token")]
                 if penalty == "k1 loss":
                     terms.append(Term("kl", k1(outputs.logps, b.extras["ref_logps"]) * b.mask, "token", BETA))

@@ -84,8 +84,7 @@ class Bench:
         self.start = load_policy(config.baseline, device=config.device)
         self.start.temperature = config.temperature
         codec = Codec(self.start.tokenizer, config.encoding)
-        found = [codec.prompt(e, config.max_tokens) for e in load_examples(config.data)]
-        self.prompts = [p for p in found if p is not None]
+        self.prompts = codec.prompts(load_examples(config.data), config.max_tokens)
         self.judges = [load_scalar(folder, device=config.device) for folder in (config.proxy, *config.heldout)]
         self.gold = function_reward(import_function(config.gold.name), **config.gold.options) if config.gold else None
 

@@ -63,8 +63,7 @@ def run(config: Label) -> None:
             return
         policy = load_policy(config.model, precision=config.precision, device=config.device)
         codec = Codec(policy.tokenizer, config.encoding)
-        found = [codec.prompt(e, config.sampling.max_tokens) for e in load_examples(config.data)]
-        prompts = [p for p in found if p is not None]
+        prompts = codec.prompts(load_examples(config.data), config.sampling.max_tokens)
         gold = function_reward(import_function(config.gold.name), **config.gold.options)
         store = Store.open(run.folder / "feedback.sqlite")
         collect(LocalEngine(policy, slots=config.slots), prompts, make_raters(config), gold, store, config, run)

@@ -1,13 +1,13 @@
 """Preference optimisation without a reward model: DPO and its family on pairs, KTO on single answers."""
 
-from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from itertools import combinations
 
 import torch
 from torch import Tensor
 
-from clew.batch import Batch, Metric, Objective, Outputs, Term, evaluate, item_weights
+from clew.batch import Batch, Metric, Model, Objective, Outputs, Term, evaluate, item_weights
 from clew.config import Choice, ConfigError, Training, option
 from clew.data.chat import Codec, Encoded, Encoding
 from clew.data.collate import collate
@@ -18,11 +18,11 @@ from clew.learn.learner import Learner, Optimiser, Part
 from clew.losses.pair import PAIR_LOSSES, REFERENCE_FREE, PairLogps, expected_loss
 from clew.losses.single import kto, mismatched_kl
 from clew.models.load import frozen, load_policy
-from clew.models.policy import Policy
-from clew.runs import Run
+from clew.runs import Loop, Run
 from clew.track import Console
 
 Item = tuple[Example, list[Encoded]]
+LOSSES = {**PAIR_LOSSES, "kto": kto}
 
 
 class Preference(Training):
@@ -61,22 +61,21 @@ def run(config: Preference) -> None:
         run.finish()
 
 
-def train(policy: Policy, reference: Policy, items: list[Item], config: Preference, run: Run) -> None:
+def train(policy: Model, reference: Model, items: list[Item], config: Preference, run: Loop) -> None:
     total = max(1, round(config.epochs * len(items) / config.batch))
     learner = Learner(policy, config.learner, total_steps=total)
-    refs = [ref for chunk in chunked(items) for ref in reference_logps(reference, chunk, config)]
-    objective = make_objective(config)
+    refs = summed_logps(reference, items, config)
+    loss = config.loss.bind(LOSSES)
+    objective = kto_objective(loss) if loss.func is kto else pair_objective(loss)
     for step in run.steps(total, TrainState({"policy": learner}), save_every=config.save_every, keep=config.keep):
         picked = step_indices(len(items), config.batch, seed=config.seed, step=step.number)
-        batch = make_batch([items[i] for i in picked])
-        batch = batch.with_extras(ref_logps=torch.cat([refs[i] for i in picked]))
-        if config.loss.name == "kto":
+        batch = make_batch([items[i] for i in picked]).with_extras(ref_logps=torch.cat([refs[i] for i in picked]))
+        if loss.func is kto:
             batch = batch.with_extras(z=reference_point(policy, reference, [items[i] for i in picked], config))
         if step.number == 0:
-            check_step_0(policy, batch, config)
+            check_step_0(policy, loss, batch, config)
         step.track(learner.step(Part(batch, objective)))
         run.account(learner.spent())
-        run.ledger["labels"] = min(len(items), (step.number + 1) * config.batch)
 
 
 def arranged(items: list[Item], config: Preference) -> list[Item]:
@@ -87,7 +86,8 @@ def arranged(items: list[Item], config: Preference) -> list[Item]:
             raise ConfigError(f"{config.loss.name} learns from pairs; {config.data.path} has none with a winner")
         return pairs
     singles = [(e, rows) for e, rows in items if e.label is not None]
-    singles += [(_labelled(e, good), [row]) for e, rows in pairs for row, good in zip(rows, (1.0, 0.0), strict=True)]
+    for example, (chosen, rejected) in pairs:
+        singles += [(replace(example, label=1.0), [chosen]), (replace(example, label=0.0), [rejected])]
     if not singles:
         raise ConfigError(f"kto learns from labelled answers or pairs; {config.data.path} has neither")
     return singles
@@ -103,10 +103,6 @@ def pairs_of(items: list[Item]) -> list[Item]:
     ]
 
 
-def _labelled(example: Example, label: float) -> Example:
-    return Example(example.id, example.prompt, label=label, weight=example.weight)
-
-
 def make_batch(items: list[Item]) -> Batch:
     batch = collate([rows for _, rows in items], ranks=[list(range(len(rows))) for _, rows in items])
     batch = batch.with_extras(
@@ -114,12 +110,6 @@ def make_batch(items: list[Item]) -> Batch:
         agreement=torch.tensor([e.agreement for e, _ in items]),
     )
     return batch.with_weights(item=item_weights(batch, torch.tensor([e.weight for e, _ in items])))
-
-
-def make_objective(config: Preference) -> Objective:
-    if config.loss.name == "kto":
-        return kto_objective(config.loss.bind({"kto": kto}))
-    return pair_objective(config.loss.bind(PAIR_LOSSES))
 
 
 def pair_objective(loss: partial[Tensor]) -> Objective:
@@ -167,50 +157,44 @@ def kto_objective(loss: partial[Tensor]) -> Objective:
     return objective
 
 
-def chunked(items: list[Item], size: int = 256) -> Iterator[list[Item]]:
-    return (items[i : i + size] for i in range(0, len(items), size))
+def summed_logps(model: Model, items: list[Item], config: Preference) -> list[Tensor]:
+    """Log-probability of every row, without gradient: a tensor an item."""
+    found: list[Tensor] = []
+    for start in range(0, len(items), 256):
+        chunk = items[start : start + 256]
+        batch = make_batch(chunk)
+        logps = evaluate(model, batch, max_tokens=config.learner.max_tokens).logps
+        assert logps is not None
+        found += batch.per_row(logps.cpu()).split([len(rows) for _, rows in chunk])
+    return found
 
 
-def reference_logps(model: Policy, items: list[Item], config: Preference) -> tuple[Tensor, ...]:
-    """Summed log-probabilities, without gradient: one tensor of an item's rows each."""
-    batch = make_batch(items)
-    logps = evaluate(model, batch, max_tokens=config.learner.max_tokens).logps
-    assert logps is not None
-    return batch.per_row(logps.cpu()).split([len(rows) for _, rows in items])
-
-
-def reference_point(policy: Policy, reference: Policy, items: list[Item], config: Preference) -> Tensor:
+def reference_point(policy: Model, reference: Model, items: list[Item], config: Preference) -> Tensor:
     """KTO's z for the whole step, [N]: log-ratios of each prompt with the answer that belongs to the one before."""
     swapped: list[Item] = []
     for (example, rows), (_, others) in zip(items, [items[-1], *items[:-1]], strict=True):
         prompt, answer = rows[0].mask.index(True), others[0].mask.index(True)
         tokens = rows[0].tokens[:prompt] + others[0].tokens[answer:]
-        mask = [False] * prompt + others[0].mask[answer:]
-        swapped.append((example, [Encoded(tokens, mask, others[0].complete)]))
-    ours, theirs = (torch.cat(reference_logps(model, swapped, config)) for model in (policy, reference))
+        swapped.append((example, [Encoded(tokens, [False] * prompt + others[0].mask[answer:], others[0].complete)]))
+    ours, theirs = (torch.cat(summed_logps(model, swapped, config)) for model in (policy, reference))
     return mismatched_kl(ours - theirs).expand(len(items))
 
 
-def check_step_0(policy: Policy, batch: Batch, config: Preference) -> None:
+def check_step_0(policy: Model, loss: partial[Tensor], batch: Batch, config: Preference) -> None:
     """Where the reference is the model we start from: KL = 0, and the loss has its value at a gap of zero."""
-    loss = config.loss.bind({**PAIR_LOSSES, "kto": kto})
     if config.reference is not None or loss.func in REFERENCE_FREE:
         return
-    outputs = evaluate(policy, batch, max_tokens=config.learner.max_tokens)
-    assert outputs.logps is not None
-    logps = outputs.logps.cpu()
-    check_reference(batch.per_row(logps), batch.extras["ref_logps"], tolerance=1e-3)
+    logps = evaluate(policy, batch, max_tokens=config.learner.max_tokens).logps
+    assert logps is not None
+    check_reference(batch.per_row(logps.cpu()), batch.extras["ref_logps"], tolerance=1e-3)
     if loss.func is not kto:
-        pair = pair_logps(batch, logps)
+        pair = pair_logps(batch, logps.cpu())
         at_reference = pair._replace(chosen=pair.ref_chosen, rejected=pair.ref_rejected)
         check_loss_at_reference(loss(pair), loss(at_reference), tolerance=1e-2)
 
 
-def accuracy(policy: Policy, reference: Policy, items: list[Item], config: Preference) -> float:
+def accuracy(policy: Model, reference: Model, pairs: list[Item], config: Preference) -> float:
     """How often the implicit reward log pi/ref prefers the chosen answer; equal counts half."""
-    right = 0.0
-    for chunk in chunked(items):
-        ours, theirs = (torch.cat(reference_logps(model, chunk, config)) for model in (policy, reference))
-        chosen, rejected = make_batch(chunk).per_item(ours - theirs).unbind(1)
-        right += float(((chosen > rejected) + 0.5 * (chosen == rejected)).sum())
-    return right / len(items)
+    ours, theirs = (torch.stack(summed_logps(model, pairs, config)) for model in (policy, reference))
+    chosen, rejected = (ours - theirs).unbind(1)
+    return float(((chosen > rejected) + 0.5 * (chosen == rejected)).mean())

@@ -1,11 +1,12 @@
 """Reward model: a scalar head on a language model, from comparisons, rankings, ratings or thumbs."""
 
 from collections.abc import Callable
+from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from clew.batch import Batch, Metric, Objective, Outputs, Term, evaluate, item_weights
+from clew.batch import Batch, Metric, Model, Objective, Outputs, Term, evaluate, item_weights
 from clew.config import Choice, ConfigError, Training
 from clew.data.chat import Codec, Encoded, Encoding
 from clew.data.collate import collate
@@ -18,10 +19,18 @@ from clew.losses.single import POINT_LOSSES, ordered_cuts, ordinal
 from clew.models.load import load_scalar
 from clew.models.reload import check_reload
 from clew.models.reward import ScalarModel
-from clew.runs import Run
+from clew.runs import Loop, Run
 from clew.track import Console
 
 Item = tuple[Example, list[Encoded]]
+
+
+class Scoring(Model, Protocol):
+    """A model with scores and, where its labels are levels, raw cut points."""
+
+    cuts: nn.Parameter | None
+
+    def set_cuts(self, raw: Tensor) -> None: ...
 
 
 class RewardConfig(Training):
@@ -64,7 +73,7 @@ def run(config: RewardConfig) -> None:
         run.finish()
 
 
-def train(model: ScalarModel, items: list[Item], config: RewardConfig, run: Run) -> None:
+def train(model: Scoring, items: list[Item], config: RewardConfig, run: Loop) -> None:
     objective = make_objective(model, items, config)
     total = max(1, round(config.epochs * len(items) / config.batch))
     learner = Learner(model, config.learner, total_steps=total)
@@ -88,7 +97,7 @@ def make_batch(items: list[Item]) -> Batch:
     return batch.with_weights(item=item_weights(batch, torch.tensor([e.weight for e, _ in items])))
 
 
-def make_objective(model: ScalarModel, items: list[Item], config: RewardConfig) -> Objective:
+def make_objective(model: Scoring, items: list[Item], config: RewardConfig) -> Objective:
     if config.loss.name == "ordinal" or config.loss.name in POINT_LOSSES:
         labels = [e.label for e, rows in items if len(rows) == 1]
         if len(labels) < len(items) or None in labels:
@@ -126,7 +135,7 @@ def rank_objective(loss: Callable[..., Tensor], centre: float) -> Objective:
     return objective
 
 
-def point_objective(model: ScalarModel, config: RewardConfig) -> Objective:
+def point_objective(model: Scoring, config: RewardConfig) -> Objective:
     loss = None if config.loss.name == "ordinal" else config.loss.bind(POINT_LOSSES)
 
     def objective(outputs: Outputs, batch: Batch) -> tuple[list[Term], list[Metric]]:

@@ -2,24 +2,23 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any
 
-from clew.batch import Averaging, Batch, Metric, Model, Objective, Outputs, Term, evaluate, token_weights
+from clew.batch import Averaging, Batch, Metric, Model, Objective, Outputs, Term, mean_of, token_weights
 from clew.config import Choice, Config, ConfigError, Training, option
 from clew.data.chat import Codec, Encoded, Encoding
 from clew.data.collate import collate
 from clew.data.sources import Source, load_examples, step_indices
 from clew.engines.local import LocalEngine
-from clew.experience import Shaping, experience, minibatches, to_record
+from clew.experience import Shaping, experience, minibatches, sample_of, sampled
 from clew.judges.score import RewardSource, make_reward
 from clew.learn.checkpoint import TrainState
-from clew.learn.invariants import check_reference, check_sampler
+from clew.learn.invariants import check_rollouts
 from clew.learn.learner import Learner, Optimiser, Part
 from clew.losses.kl import KL_LOSSES, k3
 from clew.losses.token import POLICY_LOSSES, is_clipped, nll
 from clew.losses.value import VALUE_LOSSES
 from clew.models.load import frozen, load_policy, load_scalar
-from clew.runs import Run
+from clew.runs import Loop, Run
 from clew.track import Console
 from clew.types import Engine, Prompt, Reward, Sampling
 
@@ -79,8 +78,7 @@ def run(config: RL) -> None:
         policy.temperature = reference.temperature = config.temperature
         critic = load_scalar(config.critic.model, device=config.device, seed=config.seed) if config.critic else None
         codec = Codec(policy.tokenizer, config.encoding)
-        found = [codec.prompt(e, config.max_tokens) for e in load_examples(config.data)]
-        prompts = [p for p in found if p is not None]
+        prompts = codec.prompts(load_examples(config.data), config.max_tokens)
         texts = [r[0] for _, r in codec.answers(load_examples(config.ptx.data))] if config.ptx else []
         run.note(f"rl: {dict(codec.counts)}")
         engine, reward = LocalEngine(policy, slots=config.slots), make_reward(config.reward)
@@ -98,18 +96,20 @@ def train(
     prompts: Sequence[Prompt],
     texts: Sequence[Encoded],
     config: RL,
-    run: Run,
+    run: Loop,
 ) -> None:
-    updates = config.steps * config.epochs * config.minibatches
-    learners = {"policy": Learner(policy, config.learner, total_steps=updates)}
+    total = config.steps * config.epochs * config.minibatches
+    learners = {"policy": Learner(policy, config.learner, total_steps=total)}
     if critic is not None and config.critic is not None:
-        learners["critic"] = Learner(critic, config.critic.learner, total_steps=updates)
+        learners["critic"] = Learner(critic, config.critic.learner, total_steps=total)
     state = TrainState(learners, {"kl": config.kl.coefficient})
+    sampling, budget = Sampling(config.max_tokens, config.temperature), config.learner.max_tokens
+    tolerance = 1e-3 if config.precision == "fp32" else 0.1
     objectives = {"policy": policy_objective(config, state.values), "critic": critic_objective(config)}
     for step in run.steps(config.steps, state, save_every=config.save_every, keep=config.keep):
         picked = step_indices(len(prompts), config.prompts, seed=config.seed, step=step.number)
-        engine.version = step.number
-        records = step.journal(partial(sampled, engine, reward, [prompts[i] for i in picked], step.number, config))
+        asked, key = [prompts[i] for i in picked], (config.seed, step.number)
+        records = step.journal(partial(sampled, engine, reward, asked, sampling, config.group, key))
         batch, metrics = experience(
             records,
             reference,
@@ -119,7 +119,7 @@ def train(
             max_tokens=config.learner.max_tokens,
         )
         if step.number == 0:
-            check_step_0(policy, batch, config)
+            check_rollouts(policy, batch, max_tokens=budget, tolerance=tolerance, from_reference=not config.reference)
         updates: list[dict[str, float]] = []
         for part in updates_of(batch, step.number, config):
             others = ptx_parts(texts, learners["policy"].steps, config)
@@ -134,13 +134,6 @@ def train(
         state.values["kl"] = config.kl.steered(state.values["kl"], metrics["objective/kl"], batch.num_rows)
         run.ledger["tokens_generated"] += int(batch.mask.sum())
         run.account(*(learner.spent() for learner in learners.values()))
-
-
-def sampled(engine: Engine, reward: Reward, prompts: list[Prompt], step: int, config: RL) -> list[dict[str, Any]]:
-    """Rollouts and their scores as journal records."""
-    sampling = Sampling(config.max_tokens, config.temperature)
-    rollouts = engine.generate(prompts, n=config.group, sampling=sampling, key=(config.seed, step))
-    return [to_record(r, s) for r, s in zip(rollouts, reward(rollouts), strict=True)]
 
 
 def updates_of(batch: Batch, step: int, config: RL) -> Iterator[Batch]:
@@ -200,28 +193,3 @@ def ptx_parts(texts: Sequence[Encoded], update: int, config: RL) -> list[Part]:
         return [Term("ptx", nll(outputs.logps), "token", coefficient)], []
 
     return [Part(batch.with_weights(token=token_weights(batch.mask, "token")), objective)]
-
-
-def check_step_0(policy: Model, batch: Batch, config: RL) -> None:
-    """Sampling and training agree (ratio 1) and, where the reference is the model we start from, KL = 0."""
-    logps = evaluate(policy, batch, max_tokens=config.learner.max_tokens).logps
-    assert logps is not None
-    tolerance = 1e-3 if config.precision == "fp32" else 0.1
-    check_sampler(logps.cpu(), batch.extras["old_logps"], tolerance=tolerance)
-    if config.reference is None:
-        check_reference(logps.cpu(), batch.extras["ref_logps"], tolerance=tolerance)
-
-
-def mean_of(updates: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Metrics averaged over a step's updates."""
-    return {name: sum(u[name] for u in updates if name in u) / len(updates) for name in updates[0]}
-
-
-def sample_of(record: Mapping[str, Any]) -> dict[str, Any]:
-    rollout, score = record["rollout"], record["score"]
-    return {
-        "prompt": rollout["prompt"],
-        "completion": rollout["text"],
-        "stop": rollout["stop"],
-        "score": score["value"],
-    }

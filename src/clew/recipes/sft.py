@@ -1,6 +1,6 @@
 """Supervised fine-tuning: imitate demonstrations, learning only from what the answer says."""
 
-from clew.batch import Averaging, Batch, Metric, Outputs, Term, evaluate, token_weights
+from clew.batch import Averaging, Batch, Metric, Model, Outputs, Term, evaluate, token_weights
 from clew.config import Training
 from clew.data.chat import Codec, Encoded, Encoding
 from clew.data.collate import collate
@@ -10,8 +10,7 @@ from clew.learn.invariants import check_rows
 from clew.learn.learner import Learner, Optimiser, Part
 from clew.losses.token import nll
 from clew.models.load import load_policy
-from clew.models.policy import Policy
-from clew.runs import Run
+from clew.runs import Loop, Run
 from clew.track import Console
 
 
@@ -49,7 +48,7 @@ def run(config: SFT) -> None:
         run.finish()
 
 
-def train(policy: Policy, rows: list[Encoded], config: SFT, run: Run) -> None:
+def train(policy: Model, rows: list[Encoded], config: SFT, run: Loop) -> None:
     total = config.steps or max(1, round(config.epochs * len(rows) / config.batch))
     learner = Learner(policy, config.learner, total_steps=total)
     state = TrainState({"policy": learner})
@@ -72,7 +71,7 @@ def objective(outputs: Outputs, batch: Batch) -> tuple[list[Term], list[Metric]]
     return [Term("nll", nll(outputs.logps), "token")], metrics
 
 
-def mean_nll(policy: Policy, rows: list[Encoded], config: SFT) -> float:
+def mean_nll(policy: Model, rows: list[Encoded], config: SFT) -> float:
     """Nats a supervised token."""
     batch = collate([[row] for row in rows])
     logps = evaluate(policy, batch, max_tokens=config.learner.max_tokens).logps

@@ -1,0 +1,58 @@
+import subprocess
+import sys
+
+import pytest
+
+
+def clew(*arguments: str, cwd=None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "clew", *arguments], capture_output=True, text=True, cwd=cwd)
+
+
+def test_the_commands_are_these():
+    out = clew("--help").stdout
+    for command in (
+        "run",
+        "try",
+        "sft",
+        "reward",
+        "preference",
+        "rl",
+        "label",
+        "evaluate",
+        "pretrain",
+        "verify",
+        "report",
+    ):
+        assert command in out
+
+
+@pytest.mark.parametrize(
+    "module", ["clew", "clew.cli", "clew.pipeline", "clew.config", "clew.runs", "clew.track", "clew.types"]
+    + [f"clew.feedback.{m}" for m in ("records", "store", "aggregate", "raters", "export")]
+    + ["clew.data.sources", "clew.evaluate.winrate", "clew.evaluate.hacking"],
+)  # fmt: skip
+def test_the_feedback_side_runs_without_torch(module):
+    script = f"import sys, {module}; sys.exit(any(m in sys.modules for m in ('torch', 'transformers', 'matplotlib')))"
+    assert subprocess.run([sys.executable, "-c", script]).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("run", "nope"), "clew: no pipeline 'nope'"),
+        (("sft", "nope.yaml"), "clew: nope.yaml does not exist"),
+        (("report", "."), "clew: . holds no run"),
+    ],
+)
+def test_wrong_use_is_one_line_without_a_traceback(arguments, says, tmp_path):
+    result = clew(*arguments, cwd=tmp_path)
+    assert result.returncode == 2
+    assert says in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_show_prints_the_resolved_configuration(tmp_path):
+    (tmp_path / "c.yaml").write_text("out: x\nmodel: m\ndata: {path: d.jsonl}\n")
+    result = clew("sft", "c.yaml", "learner.lr=0.5", "--show", cwd=tmp_path)
+    assert "lr: 0.5" in result.stdout
+    assert "truncation: error" in result.stdout
