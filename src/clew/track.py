@@ -59,13 +59,10 @@ class Console:
         elif now - self._spoke >= PLAIN_EVERY_S or step + 1 == self._total:
             self._spoke = now
             left = (self._total - step - 1) / rate
-            self._screen.print(
-                f"{self._name}  {step + 1}/{self._total}  {rate:.2f} steps/s  {left:.0f} s left  {shown}",
-                highlight=False,
-            )
+            self.note(f"{self._name}  {step + 1}/{self._total}  {rate:.2f} steps/s  {left:.0f} s left  {shown}")
 
     def note(self, message: str) -> None:
-        self._screen.print(message, highlight=False, markup=False)
+        self._screen.print(message, highlight=False, markup=False, soft_wrap=True)
 
     def end(self) -> None:
         if self._progress is not None:

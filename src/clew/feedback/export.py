@@ -1,12 +1,12 @@
 """From the store to files that training reads: pairs, rankings, scores, single labels."""
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from clew.feedback.aggregate import Outcome, bradley_terry, elo, outcomes
+from clew.feedback.aggregate import bradley_terry, elo, outcomes
 from clew.feedback.records import Item, ItemId, Rating, Revision, Thumb
 from clew.feedback.store import Store
 
@@ -96,16 +96,17 @@ def singles(store: Store) -> list[Row]:
 
 
 def _by_prompt(store: Store) -> dict[str, list[tuple[Item, float, float, int]]]:
-    """Items of each prompt with strength, Elo rating and number of judgements."""
+    """Items of each prompt with strength, Elo rating and number of judgements.
+
+    All prompts are fitted at once: nobody compares across prompts, so the parts do not touch each other.
+    """
     items = store.items()
-    groups: dict[str, list[Outcome]] = defaultdict(list)
-    for outcome in outcomes(store.feedback()):
-        groups[items[outcome.first].prompt].append(outcome)
-    result: dict[str, list[tuple[Item, float, float, int]]] = {}
-    for prompt, judged in groups.items():
-        ratings = elo(judged)
-        counts = {key: sum(key in (o.first, o.second) for o in judged) for key in ratings}
-        result[prompt] = [(items[k], s, ratings[k], counts[k]) for k, s in bradley_terry(judged).items()]
+    judged = outcomes(store.feedback())
+    strengths, ratings = bradley_terry(judged), elo(judged)
+    counts = Counter(name for o in judged for name in (o.first, o.second))
+    result: dict[str, list[tuple[Item, float, float, int]]] = defaultdict(list)
+    for key, strength in strengths.items():
+        result[items[key].prompt].append((items[key], strength, ratings[key], counts[key]))
     return result
 
 

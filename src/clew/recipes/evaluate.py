@@ -63,6 +63,9 @@ def run(config: Evaluate) -> None:
             if folder.name == "model" or step.number == 0:
                 step.samples(samples_of(name, measured, config.shown))
         run.write("evaluation.json", {"points": rows, "prompts": len(bench.prompts)})
+        for row in rows:
+            if row["final"] and row["policy"] != "baseline":
+                run.note(headline(row))
         run.finish()
 
 
@@ -132,6 +135,15 @@ def compared(now: Record, start: Record) -> dict[str, Any]:
         "findings": as_rows(found),
         "verdict": verdict(found),
     }
+
+
+def headline(row: dict[str, Any]) -> str:
+    """One policy in a line."""
+    alarms = [f["rule"] for f in row["findings"] if f["state"] == "alarm"]
+    gain = "gold not asked"
+    if "gain" in row:
+        gain = "gold {value:+.2f} [{low:+.2f}, {high:+.2f}] against the start".format(**row["gain"])
+    return f"{row['policy']}: {gain}, KL {row['kl']['value']:.1f} nats, alarms: {', '.join(alarms) or 'none'}"
 
 
 def signs_of(now: Record, start: Record) -> Signs:

@@ -41,7 +41,7 @@ class RewardConfig(Training):
     heldout: Source | None = None
     """Rows to report accuracy on at the end."""
     reference: Source | None = None
-    """Answers whose mean score is to be 0 and spread 1 afterwards; the training answers when absent."""
+    """Answers whose mean score is to be 0 and spread 1 afterwards; the first training answers when absent."""
     encoding: Encoding = Encoding()
     loss: Choice = Choice(name="bradley_terry")
     """bradley_terry, all_pairs, plackett_luce, mixed_uniform; regression, huber, thumbs, ordinal for single answers."""
@@ -63,7 +63,7 @@ def run(config: RewardConfig) -> None:
         run.note(f"reward: {dict(codec.counts)}")
         check_rows([row for _, rows in items for row in rows], codec.stops())
         train(model, items, config, run)
-        reference = codec.answers(load_examples(config.reference)) if config.reference else items
+        reference = codec.answers(load_examples(config.reference)) if config.reference else items[:512]
         normalise(model, reference, config)
         model.save(run.model_folder)
         check_reload(model, [row for _, rows in items[:4] for row in rows], run.model_folder)

@@ -1,0 +1,43 @@
+# Everything runs in the active virtual environment or, where there is none, in .venv here.
+BIN := $(if $(VIRTUAL_ENV),$(VIRTUAL_ENV)/bin,.venv/bin)
+PYTHON ?= python3
+PIP = $(BIN)/pip install --quiet --constraint constraints.txt
+
+.PHONY: quickstart test check bench docs clean
+
+quickstart: $(BIN)/clew   ## from text to a better model in some minutes, offline; ends with the report's path
+	$(BIN)/clew try
+
+test: $(BIN)/pytest   ## the default suite, under five minutes on two cores
+	$(BIN)/pytest -n auto
+
+check: $(BIN)/pytest   ## format, lint, types, layers, duplication
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/basedpyright
+	$(BIN)/lint-imports
+	$(BIN)/python tools/duplication.py
+
+bench: $(BIN)/clew   ## the benchmark of the alarms: hours; see benchmarks/README.md
+	$(BIN)/python benchmarks/alarms.py
+
+docs: $(BIN)/mkdocs   ## the documentation as a site, in site/
+	$(BIN)/mkdocs build --strict
+
+clean:
+	rm -rf .venv site dist .pytest_cache .ruff_cache .import_linter_cache
+
+$(BIN)/pip:
+	$(PYTHON) -m venv .venv
+
+$(BIN)/clew: $(BIN)/pip pyproject.toml constraints.txt
+	$(PIP) --editable '.[train]'
+	@touch $@
+
+$(BIN)/pytest: $(BIN)/pip pyproject.toml constraints.txt
+	$(PIP) --editable '.[dev]'
+	@touch $@
+
+$(BIN)/mkdocs: $(BIN)/pip pyproject.toml
+	$(PIP) --editable '.[docs]'
+	@touch $@
