@@ -1,5 +1,6 @@
 """The words of clew: prompts, rollouts, scores, and the protocols that connect them. Standard library only."""
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
@@ -17,6 +18,15 @@ class Message:
 
     role: Role
     content: str
+
+
+Text = str | tuple[Message, ...]
+"""Plain text, or a conversation."""
+
+
+def as_string(text: Text) -> str:
+    """Text as it is; a conversation as JSON. Different ones differ."""
+    return text if isinstance(text, str) else json.dumps([(m.role, m.content) for m in text])
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from clew.data.sources import parse_row
 from clew.feedback.export import EXPORTS, pairs, rankings, scores, singles, write_rows
 from clew.feedback.records import Comparison, Feedback, Item, Ranking, Rater, Rating, Revision, Task, Thumb
 from clew.feedback.store import Store
+from clew.types import Message
 
 ITEMS = {c: Item(prompt="q", completion=c) for c in "abc"}
 
@@ -70,6 +71,22 @@ def test_single_answers(store):
         {"prompt": "q", "completion": "a", "label": True},
         {"prompt": "q", "completion": "b", "rating": 3.0},
     ]
+
+
+def test_conversations_are_exported_as_messages_and_read_back_whole(store):
+    asked = (Message("user", "How was it?"), Message("assistant", "Fine."), Message("user", "Really?"))
+    a, b = (Item(prompt=asked, completion=c) for c in ("Yes.", "No."))
+    task = Task(kind="comparison", prompt=asked, items=(a.id, b.id))
+    store.add_items([a, b])
+    store.add_tasks([task])
+    verdict = Comparison(verdict="second")
+    store.add_feedback(
+        [Feedback(task_id=task.id, items=task.items, rater=Rater(id="r", kind="person"), answer=verdict)]
+    )
+    assert store.items()[a.id] == a
+    example = parse_row(json.loads(json.dumps(pairs(store)[0])), "row")
+    assert example.prompt == asked
+    assert example.answers == ((Message("assistant", "No."),), (Message("assistant", "Yes."),))
 
 
 def test_every_export_is_read_back_as_training_data(store, tmp_path):

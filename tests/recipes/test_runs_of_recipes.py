@@ -5,15 +5,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from clew.config import ConfigError
+from clew.data.chat import Codec, Encoding
 from clew.data.grammar import gold
+from clew.data.sources import Source, load_examples
 from clew.feedback.store import Store
 from clew.learn.invariants import BrokenInvariant
 from clew.learn.learner import NotFinite
 
-from .conftest import configured, metrics, run_recipe
+from .conftest import configured, metrics, run_recipe, write
 
 
 def test_sft_learns_and_leaves_a_model(world, tmp_path):
@@ -157,6 +159,20 @@ def test_labels_reach_the_store_and_its_exports(world, tmp_path):
         rows = [json.loads(line) for line in (out / f"{export}.jsonl").read_text().splitlines()]
         assert len(rows) > 20
         store.close()
+
+
+def test_labels_of_conversations_train_on_the_tokens_that_were_sampled_from(world, tmp_path):
+    encoding = {"max_length": 128, "template": "transcript"}
+    chat = tmp_path / "chat.jsonl"
+    write(chat, ({"prompt": [{"role": "user", "content": f"how was the {p} ?"}]} for p in ("inn", "bar", "spa")))
+    values = configured("label", world) | {"data": {"path": str(chat)}, "encoding": encoding}
+    out = run_recipe("label", tmp_path / "label", values)
+    codec = Codec(AutoTokenizer.from_pretrained(world["model"]), Encoding(**encoding))
+    asked = {p.id: p.tokens for p in codec.prompts(load_examples(Source(path=str(chat))), 16)}
+    judged = codec.answers(load_examples(Source(path=str(out / "pairs.jsonl"))))
+    for example, rows in judged:
+        for row in rows:
+            assert row.tokens[: row.mask.index(True)] == list(asked[example.id])
 
 
 def test_labels_agree_with_gold_more_often_than_not(world, tmp_path):

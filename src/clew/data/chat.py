@@ -14,8 +14,8 @@ from typing import Literal
 from transformers import PreTrainedTokenizerBase
 
 from clew.config import Config
-from clew.data.sources import Example, Text
-from clew.types import Message, Prompt
+from clew.data.sources import Example
+from clew.types import Message, Prompt, Text
 
 TEMPLATES = {
     "transcript": (

@@ -15,9 +15,8 @@ from typing import Any, Literal, cast, get_args
 import numpy as np
 
 from clew.config import Config
-from clew.types import Message, Role
+from clew.types import Message, Role, Text, as_string
 
-Text = str | tuple[Message, ...]
 Row = Mapping[str, Any]
 
 
@@ -173,8 +172,7 @@ def parse_row(row: Row, where: str) -> Example:
 
 
 def prompt_id(prompt: Text) -> str:
-    plain = prompt if isinstance(prompt, str) else json.dumps([(m.role, m.content) for m in prompt])
-    return hashlib.sha256(plain.encode()).hexdigest()[:16]
+    return hashlib.sha256(as_string(prompt).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,7 @@
-"""From the store to files that training reads: pairs, rankings, scores, single labels."""
+"""From the store to files that training reads: pairs, rankings, scores, single labels.
+
+Where the prompt is text, so are the answers; where it is a conversation, prompt and answers are lists of messages.
+"""
 
 import json
 from collections import Counter, defaultdict
@@ -9,12 +12,13 @@ from typing import Any
 from clew.feedback.aggregate import bradley_terry, elo, outcomes
 from clew.feedback.records import Item, ItemId, Rating, Revision, Thumb
 from clew.feedback.store import Store
+from clew.types import Text
 
 Row = dict[str, Any]
 
 
 def pairs(store: Store) -> list[Row]:
-    """One row a pair of items that was judged: `prompt, chosen, rejected, agreement, margin, votes`.
+    """One row a pair of items that was judged: `prompt, chosen, rejected, agreement, weight`.
 
     `agreement` is the mean probability that the chosen one is better, a soft label; `weight` is the number of votes,
     so that training on the rows is training on the votes. Pairs judged even have no winner and are left out.
@@ -31,27 +35,24 @@ def pairs(store: Store) -> list[Row]:
     for record in store.feedback("revision"):
         assert isinstance(record.answer, Revision)
         item = items[record.items[0]]
-        rows.append(
-            {
-                "prompt": item.prompt,
-                "chosen": record.answer.text,
-                "rejected": item.completion,
-                "agreement": 1.0,
-                "weight": 1.0,
-            }
-        )
+        rows.append(_pair(item.prompt, record.answer.text, item.completion, agreement=1.0, weight=1.0))
     return rows
 
 
 def _pair_row(items: Mapping[ItemId, Item], a: ItemId, b: ItemId, votes: list[float]) -> Row:
     share = sum(votes) / len(votes)
     chosen, rejected = (a, b) if share > 0.5 else (b, a)
+    texts = (items[chosen].completion, items[rejected].completion)
+    return _pair(items[a].prompt, *texts, agreement=max(share, 1 - share), weight=float(len(votes)))
+
+
+def _pair(prompt: Text, chosen: str, rejected: str, *, agreement: float, weight: float) -> Row:
     return {
-        "prompt": items[a].prompt,
-        "chosen": items[chosen].completion,
-        "rejected": items[rejected].completion,
-        "agreement": max(share, 1 - share),
-        "weight": float(len(votes)),
+        "prompt": _asked(prompt),
+        "chosen": _said(prompt, chosen),
+        "rejected": _said(prompt, rejected),
+        "agreement": agreement,
+        "weight": weight,
     }
 
 
@@ -59,8 +60,7 @@ def scores(store: Store) -> list[Row]:
     """One row an item: `prompt, completion, score` (Bradley-Terry within its prompt), `elo`, `judgements`."""
     return [
         {
-            "prompt": item.prompt,
-            "completion": item.completion,
+            **_single(item),
             "score": strength,
             "elo": rating,
             "judgements": count,
@@ -78,7 +78,8 @@ def rankings(store: Store) -> list[Row]:
         strengths = [round(entry[1], 9) for entry in ordered]
         ranks = [strengths.index(s) for s in strengths]
         if len(ordered) > 1:
-            rows.append({"prompt": prompt, "completions": [e[0].completion for e in ordered], "ranks": ranks})
+            answers = [_said(prompt, item.completion) for item, *_ in ordered]
+            rows.append({"prompt": _asked(prompt), "completions": answers, "ranks": ranks})
     return rows
 
 
@@ -91,11 +92,23 @@ def singles(store: Store) -> list[Row]:
         if isinstance(answer, (Thumb, Rating)):
             item = items[record.items[0]]
             value = {"label": answer.up} if isinstance(answer, Thumb) else {"rating": _mean(answer.scales.values())}
-            rows.append({"prompt": item.prompt, "completion": item.completion, **value})
+            rows.append({**_single(item), **value})
     return rows
 
 
-def _by_prompt(store: Store) -> dict[str, list[tuple[Item, float, float, int]]]:
+def _single(item: Item) -> Row:
+    return {"prompt": _asked(item.prompt), "completion": _said(item.prompt, item.completion)}
+
+
+def _asked(prompt: Text) -> str | list[dict[str, str]]:
+    return prompt if isinstance(prompt, str) else [{"role": m.role, "content": m.content} for m in prompt]
+
+
+def _said(prompt: Text, answer: str) -> str | list[dict[str, str]]:
+    return answer if isinstance(prompt, str) else [{"role": "assistant", "content": answer}]
+
+
+def _by_prompt(store: Store) -> dict[Text, list[tuple[Item, float, float, int]]]:
     """Items of each prompt with strength, Elo rating and number of judgements.
 
     All prompts are fitted at once: nobody compares across prompts, so the parts do not touch each other.
@@ -104,7 +117,7 @@ def _by_prompt(store: Store) -> dict[str, list[tuple[Item, float, float, int]]]:
     judged = outcomes(store.feedback())
     strengths, ratings = bradley_terry(judged), elo(judged)
     counts = Counter(name for o in judged for name in (o.first, o.second))
-    result: dict[str, list[tuple[Item, float, float, int]]] = defaultdict(list)
+    result: dict[Text, list[tuple[Item, float, float, int]]] = defaultdict(list)
     for key, strength in strengths.items():
         result[items[key].prompt].append((items[key], strength, ratings[key], counts[key]))
     return result

@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from clew.types import Text, as_string
+
 ItemId = str
 Verdict = Literal["first", "second", "tie", "both_bad", "unsure"]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -18,14 +20,14 @@ class Record(BaseModel):
 class Item(Record):
     """A completion of a prompt: what raters judge. Its id is its content, so equal answers are one item."""
 
-    prompt: str
+    prompt: Text
     completion: str
     source: str = ""
     """Which model or person wrote it; raters never see it."""
 
     @property
     def id(self) -> ItemId:
-        return hashlib.sha256(f"{self.prompt}\x1f{self.completion}".encode()).hexdigest()[:20]
+        return hashlib.sha256(f"{as_string(self.prompt)}\x1f{self.completion}".encode()).hexdigest()[:20]
 
 
 class Rater(Record):
@@ -159,12 +161,12 @@ class Task(Record):
     """One question to raters. The items stand in the order in which they are shown."""
 
     kind: AnswerKind
-    prompt: str
+    prompt: Text
     items: tuple[ItemId, ...] = ()
 
     @property
     def id(self) -> str:
-        return hashlib.sha256("\x1f".join((self.kind, self.prompt, *self.items)).encode()).hexdigest()[:20]
+        return hashlib.sha256("\x1f".join((self.kind, as_string(self.prompt), *self.items)).encode()).hexdigest()[:20]
 
     @model_validator(mode="after")
     def _counts(self) -> "Task":

@@ -17,7 +17,7 @@ from clew.judges.score import function_reward
 from clew.models.load import load_policy
 from clew.runs import NoState, Run
 from clew.track import Console
-from clew.types import Prompt, Reward, Rollout, Sampling
+from clew.types import Prompt, Reward, Rollout, Sampling, Text
 
 
 class SamplingConfig(Config):
@@ -63,10 +63,12 @@ def run(config: Label) -> None:
             return
         policy = load_policy(config.model, precision=config.precision, device=config.device)
         codec = Codec(policy.tokenizer, config.encoding)
-        prompts = codec.prompts(load_examples(config.data), config.sampling.max_tokens)
+        examples = load_examples(config.data)
+        prompts = codec.prompts(examples, config.sampling.max_tokens)
+        asked = {e.id: e.prompt for e in examples}
         gold = function_reward(import_function(config.gold.name), **config.gold.options)
         store = Store.open(run.folder / "feedback.sqlite")
-        collect(LocalEngine(policy, slots=config.slots), prompts, make_raters(config), gold, store, config, run)
+        collect(LocalEngine(policy, slots=config.slots), prompts, asked, make_raters(config), gold, store, config, run)
         for name, export in EXPORTS.items():
             run.ledger[f"rows/{name}"] = write_rows(run.folder / f"{name}.jsonl", export(store))
         store.close()
@@ -76,6 +78,7 @@ def run(config: Label) -> None:
 def collect(
     engine: LocalEngine,
     prompts: list[Prompt],
+    asked: Mapping[str, Text],
     raters: list[SimulatedRater],
     gold: Reward,
     store: Store,
@@ -84,14 +87,15 @@ def collect(
 ) -> None:
     total = -(-len(prompts) // config.batch)
     for step in run.steps(total, NoState(), save_every=config.save_every, keep=config.keep):
-        asked = prompts[step.number * config.batch : (step.number + 1) * config.batch]
+        batch = prompts[step.number * config.batch : (step.number + 1) * config.batch]
         rollouts = engine.generate(
-            asked, n=config.answers, sampling=config.sampling.sampling(), key=(config.seed, step.number)
+            batch, n=config.answers, sampling=config.sampling.sampling(), key=(config.seed, step.number)
         )
-        scores = {item_of(r).id: s.value for r, s in zip(rollouts, gold(rollouts), strict=True)}
-        items = {item_of(r).id: item_of(r) for r in rollouts}
+        found = [item_of(r, asked[r.prompt_id]) for r in rollouts]
+        scores = {item.id: s.value for item, s in zip(found, gold(rollouts), strict=True)}
+        items = {item.id: item for item in found}
         rng = np.random.default_rng([config.seed, step.number])
-        groups = [rollouts[i : i + config.answers] for i in range(0, len(rollouts), config.answers)]
+        groups = [found[i : i + config.answers] for i in range(0, len(found), config.answers)]
         tasks = [task for group in groups for task in tasks_of(group, config, rng)]
         answers = [a for task in tasks for a in judged(task, items, scores, raters, config, rng)]
         store.add_items([items[key] for task in tasks for key in task.items])
@@ -120,11 +124,11 @@ def judged(
     return [raters[int(r)].judge(task, [items[key] for key in task.items], worth, rng) for r in picked]
 
 
-def tasks_of(rollouts: Sequence[Rollout], config: Label, rng: np.random.Generator) -> list[Task]:
+def tasks_of(items: Sequence[Item], config: Label, rng: np.random.Generator) -> list[Task]:
     """What raters are asked about the answers to one prompt, in random order; equal answers are asked about once."""
-    different = list({item_of(r).id: item_of(r) for r in rollouts}.values())
+    different = list({item.id: item for item in items}.values())
     order = [different[int(i)] for i in rng.permutation(len(different))]
-    prompt = rollouts[0].prompt
+    prompt = items[0].prompt
     if config.kind == "ranking":
         return [Task(kind="ranking", prompt=prompt, items=tuple(i.id for i in order))] if len(order) > 1 else []
     if config.kind == "comparison":
@@ -141,8 +145,10 @@ def make_raters(config: Label) -> list[SimulatedRater]:
     ]
 
 
-def item_of(rollout: Rollout) -> Item:
-    return Item(prompt=rollout.prompt, completion=rollout.text, source=f"version {rollout.version}")
+def item_of(rollout: Rollout, prompt: Text) -> Item:
+    """The answer with what was asked: text, or a conversation, whose template put a space before the answer."""
+    answer = rollout.text if isinstance(prompt, str) else rollout.text.strip()
+    return Item(prompt=prompt, completion=answer, source=f"version {rollout.version}")
 
 
 def sample_of(rollout: Rollout) -> dict[str, Any]:
