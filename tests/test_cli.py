@@ -51,6 +51,17 @@ def test_wrong_use_is_one_line_without_a_traceback(arguments, says, tmp_path):
     assert "Traceback" not in result.stderr
 
 
+def test_what_is_not_installed_is_named_with_the_extra_that_has_it(tmp_path):
+    script = "import sys; sys.modules['torch'] = None; sys.argv = ['clew', 'verify']; from clew.cli import main; main()"
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path)
+    assert result.returncode == 2
+    assert "pip install 'clew[train]'" in result.stderr
+
+
+def test_debug_shows_the_traceback(tmp_path):
+    assert "Traceback" in clew("--debug", "run", "nope", cwd=tmp_path).stderr
+
+
 def test_show_prints_the_resolved_configuration(tmp_path):
     (tmp_path / "c.yaml").write_text("out: x\nmodel: m\ndata: {path: d.jsonl}\n")
     result = clew("sft", "c.yaml", "learner.lr=0.5", "--show", cwd=tmp_path)

@@ -1,15 +1,16 @@
 """`clew`: run pipelines and recipes, verify the mathematics, write reports. Loads torch only where it is needed."""
 
+import errno
 import json
+import os
 import sys
-import traceback
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from clew import __version__, pipeline
-from clew.config import ConfigError, load
+from clew.config import load
 
 app = typer.Typer(
     add_completion=False,
@@ -20,6 +21,11 @@ app = typer.Typer(
 
 Overrides = Annotated[list[str] | None, typer.Argument(help="key=value, dotted: learner.lr=1e-5")]
 Show = Annotated[bool, typer.Option("--show", help="Print the resolved configuration and stop.")]
+
+
+@app.callback()
+def options(debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False) -> None:
+    """What holds for every command."""
 
 
 @app.command("run")
@@ -115,8 +121,20 @@ def main() -> None:
     except KeyboardInterrupt as stop:
         typer.echo(f"stopped: {stop or 'interrupted'}; the same command goes on from there", err=True)
         sys.exit(130)
-    except (ConfigError, FileNotFoundError, ValueError, ImportError) as error:
-        if "--debug" in sys.argv:
-            traceback.print_exc()
-        typer.echo(f"clew: {error}", err=True)
+    except Exception as error:
+        ours = type(error).__module__.startswith(("clew.", "safetensors"))
+        if "--debug" in sys.argv or not (ours or isinstance(error, (ValueError, OSError, ImportError))):
+            raise
+        typer.echo(f"clew: {error}{_advice(error)}", err=True)
         sys.exit(2)
+
+
+def _advice(error: Exception) -> str:
+    if isinstance(error, ModuleNotFoundError) and error.name in EXTRAS:
+        return f"; pip install 'clew[{EXTRAS[error.name]}]'"
+    if os.strerror(errno.ENOSPC) in str(error):
+        return "; free some space, then the same command goes on from the last checkpoint"
+    return ""
+
+
+EXTRAS = {"torch": "train", "transformers": "train", "safetensors": "train", "matplotlib": "report"}

@@ -22,6 +22,7 @@ from typing import Any, NamedTuple, get_type_hints
 from pydantic import Field
 
 from clew.config import Config, ConfigError, apply_overrides, build, read_yaml
+from clew.runs import write_durably
 
 RECIPES = ("prepare", "pretrain", "sft", "label", "reward", "preference", "rl", "evaluate", "report")
 
@@ -130,7 +131,7 @@ def _claim(stage: Stage, out: Path) -> bool:
     inputs = {name: json.loads((out / name / "identity.json").read_text())["id"] for name in stage.needs}
     file = stage.folder / "identity.json"
     if not file.exists():
-        file.write_text(json.dumps({"id": uuid.uuid4().hex, "inputs": inputs}))
+        write_durably(file, json.dumps({"id": uuid.uuid4().hex, "inputs": inputs}))
     changed = [n for n, i in json.loads(file.read_text())["inputs"].items() if inputs.get(n) != i]
     if changed:
         raise ConfigError(

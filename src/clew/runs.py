@@ -34,6 +34,8 @@ from pydantic import BaseModel
 from clew import __version__
 
 STEP_DIGITS = 6
+BEFORE_ANY_WORK = {"config.yaml", "identity.json", "notes.jsonl", "run.json"}
+"""A run that has only these failed before its first step, and may be corrected."""
 
 
 class State(Protocol):
@@ -105,7 +107,7 @@ class Run:
 
     Example: `with Run(config, config.out, "sft", [Console()]) as run: …; run.finish()`
 
-    Raises RunExists naming the keys that differ when another configuration ran there.
+    Raises RunExists naming the keys that differ when another configuration has made steps there.
     """
 
     def __init__(self, config: BaseModel, folder: str | Path, recipe: str, trackers: Sequence[Tracker] = ()) -> None:
@@ -136,9 +138,8 @@ class Run:
 
     def _claim(self, config: dict[str, Any]) -> None:
         resolved = self.folder / "config.yaml"
-        if not resolved.exists():
+        if {file.name for file in self.folder.iterdir()} <= BEFORE_ANY_WORK:
             write_durably(resolved, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
-            return
         changed = _differences(yaml.safe_load(resolved.read_text(encoding="utf-8")), config)
         if changed:
             raise RunExists(

@@ -124,6 +124,20 @@ def test_broken_files_are_explained(tmp_path, name, content, error, says):
         load_examples(Source(path=str(tmp_path / name)))
 
 
+@pytest.mark.parametrize("name", ["x.jsonl", "x.json", "x.jsonl.gz", "x.parquet"])
+def test_a_damaged_file_is_named(tmp_path, name):
+    (tmp_path / name).write_bytes(bytes(range(128, 255)))
+    with pytest.raises(ValueError, match=rf"{name} is no \S+ file, or a damaged one"):
+        load_examples(Source(path=str(tmp_path / name)))
+
+
+def test_a_gzip_file_cut_short_is_named(tmp_path):
+    whole = gzip.compress(b'{"text": "a"}\n' * 100)
+    (tmp_path / "x.jsonl.gz").write_bytes(whole[:-9])
+    with pytest.raises(ValueError, match=r"x.jsonl.gz is no .jsonl.gz file, or a damaged one"):
+        load_examples(Source(path=str(tmp_path / "x.jsonl.gz")))
+
+
 def test_missing_files_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere.jsonl does not exist"):
         load_examples(Source(path=str(tmp_path / "nowhere.jsonl")))

@@ -156,6 +156,13 @@ def test_another_configuration_does_not_go_on_in_the_same_place(world, tmp_path)
         run_recipe("sft", tmp_path / "run", values | {"learner": {"lr": 0.1}})
 
 
+def test_a_run_that_failed_before_its_first_step_may_be_corrected(world, tmp_path):
+    values = configured("sft", world)
+    with pytest.raises(FileNotFoundError):
+        run_recipe("sft", tmp_path / "run", values | {"data": {"path": "missing.jsonl"}})
+    assert (run_recipe("sft", tmp_path / "run", values) / "model").is_dir()
+
+
 def test_a_finished_run_is_not_done_again(world, tmp_path, monkeypatch):
     values = configured("sft", world)
     out = run_recipe("sft", tmp_path / "run", values)

@@ -6,6 +6,7 @@ Formats are those of TRL (standard strings and conversational message lists), HH
 import gzip
 import hashlib
 import json
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -93,10 +94,13 @@ def read_rows(path: str) -> Iterator[Row]:
         return
     suffix = next((s for s in READERS if path.endswith(s)), None)
     if suffix and file.exists():
-        yield from READERS[suffix](file)
+        try:
+            yield from READERS[suffix](file)
+        except (UnicodeDecodeError, gzip.BadGzipFile, EOFError, zlib.error) as error:
+            raise ValueError(f"{path} is no {suffix} file, or a damaged one: {error}") from error
     elif file.exists():
         raise ValueError(f"{path}: unknown kind of file; expected one of {', '.join(READERS)}")
-    elif suffix or path.startswith((".", "/", "~")):
+    elif suffix or path.startswith((".", "/", "~")) or (file.suffix and "/" not in path):
         raise FileNotFoundError(f"{path} does not exist")
     else:
         yield from _hub(path)
@@ -119,11 +123,14 @@ def _json(path: Path) -> Iterator[Row]:
 
 def _parquet(path: Path) -> Iterator[Row]:
     try:
-        from pyarrow import parquet
+        from pyarrow import ArrowInvalid, parquet
     except ImportError as error:
         raise ImportError(f"{path}: reading parquet needs pyarrow; pip install 'clew[data]'") from error
-    for batch in parquet.ParquetFile(path).iter_batches():
-        yield from batch.to_pylist()
+    try:
+        for batch in parquet.ParquetFile(path).iter_batches():
+            yield from batch.to_pylist()
+    except ArrowInvalid as error:
+        raise ValueError(f"{path} is no parquet file, or a damaged one: {error}") from error
 
 
 def _hub(name: str) -> Iterator[Row]:
