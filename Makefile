@@ -18,7 +18,7 @@ check: $(BIN)/pytest   ## format, lint, types, layers, duplication
 	$(BIN)/lint-imports
 	$(BIN)/python tools/duplication.py
 
-bench: $(BIN)/clew   ## the benchmark of the alarms: hours; see benchmarks/README.md
+bench: $(BIN)/clew   ## the benchmark of the alarmsover ten seeds, about an hour; writes benchmarks/results/
 	$(BIN)/python benchmarks/alarms.py
 
 docs: $(BIN)/mkdocs   ## the documentation as a site, in site/

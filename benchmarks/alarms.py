@@ -66,6 +66,7 @@ def main() -> None:
         "better_than_sft_on_gold": {name: f"{count} of {len(rows)}" for name, count in better.items()},
         "runs": rows,
     }
+    options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps({k: v for k, v in result.items() if k != "runs"}, indent=1))
 
