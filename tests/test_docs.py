@@ -45,7 +45,7 @@ def test_the_methods_of_the_docs_exist():
 
 READING = (
     "types.py", "batch.py", "losses/*.py", "data/collate.py", "learn/learner.py", "models/layout.py", "models/trunk.py",
-    "models/heads.py", "models/policy.py", "engines/noise.py", "engines/local.py", "experience.py", "recipes/preference.py",
+    "models/heads.py", "models/policy.py", "engines/noise.py", "engines/local.py", "experience.py", "recipes/sft.py",
     "recipes/rl.py",
 )  # fmt: skip
 

@@ -31,7 +31,7 @@ def test_artefacts_pass_by_name_and_common_options_reach_who_has_them(tmp_path):
     assert sft.model == f"{tmp_path}/data/model"
     assert sft.data.path == f"{tmp_path}/data/prompts.jsonl"
     assert (sft.seed, sft.batch, sft.out) == (6, 7, f"{tmp_path}/sft")
-    assert stages[1].needs == ["data"]
+    assert stages[1].needs == {"data": tmp_path / "data"}
 
 
 @pytest.mark.parametrize(

@@ -143,9 +143,12 @@ def token_weights(mask: Tensor, how: Averaging, *, max_length: int | None = None
 
 
 def item_weights(batch: Batch, confidence: Tensor | None = None) -> Tensor:
-    """Weights [N] of a mean over items; `confidence` [N] scales each (labels trusted more count more)."""
+    """Weights [N] of a mean over items; `confidence` [N] scales each: labels trusted more count more.
+
+    Over the whole data set it has mean 1 (`load_examples` sees to that), so that a vote weighs the same in any batch.
+    """
     raw = torch.ones(batch.num_items, device=batch.item.device) if confidence is None else confidence.float()
-    return raw / raw.sum().clamp(min=torch.finfo(raw.dtype).tiny)
+    return raw / max(batch.num_items, 1)
 
 
 class Outputs(NamedTuple):

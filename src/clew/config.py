@@ -3,7 +3,7 @@
 import difflib
 import importlib
 import inspect
-import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -92,7 +92,7 @@ def load(kind: type[C], file: Path, overrides: Sequence[str] = ()) -> C:
 def read_yaml(file: Path) -> dict[str, Any]:
     """A YAML mapping. Raises ConfigError when the file is missing, broken or no mapping."""
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        content = yaml.load(file.read_text(encoding="utf-8"), Loader=_Yaml)
     except FileNotFoundError as error:
         raise ConfigError(f"{file} does not exist") from error
     except yaml.YAMLError as error:
@@ -104,7 +104,7 @@ def read_yaml(file: Path) -> dict[str, Any]:
 
 def apply_overrides(values: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
     """Set `a.b.c=value`, the value read as YAML, in a copy of the mapping. Raises ConfigError."""
-    result: dict[str, Any] = json.loads(json.dumps(values))  # a copy in which nothing is shared
+    result = _unshared(values)
     for override in overrides:
         path, equals, text = override.partition("=")
         if not equals:
@@ -112,22 +112,35 @@ def apply_overrides(values: dict[str, Any], overrides: Sequence[str]) -> dict[st
         *parents, last = path.split(".")
         at: dict[str, Any] = result
         for name in parents:
-            inner = at.setdefault(name, {})
-            if isinstance(inner, str):  # a Choice by name alone
+            inner = at.get(name)
+            if inner is None:
+                inner = at[name] = {}
+            elif isinstance(inner, str):  # a Choice by name alone
                 inner = at[name] = {"name": inner}
             if not isinstance(inner, dict):
                 raise ConfigError(f"{override!r}: {name!r} is {inner!r:.40}, which has no keys")
             at = inner
-        at[last] = _number_too(yaml.safe_load(text))
+        try:
+            at[last] = yaml.load(text, Loader=_Yaml)
+        except yaml.YAMLError:
+            at[last] = text  # no YAML, so the text as it is: @stage/file, a template
     return result
 
 
-def _number_too(value: Any) -> Any:
-    """YAML 1.1 reads 1e-5 as text; people mean the number."""
-    try:
-        return float(value) if isinstance(value, str) and value[:1] in "+-.0123456789" else value
-    except ValueError:
-        return value
+def _unshared(value: Any) -> Any:
+    """A copy in which nothing is shared, as YAML's anchors share."""
+    if isinstance(value, dict):
+        return {k: _unshared(v) for k, v in value.items()}
+    return [_unshared(v) for v in value] if isinstance(value, list) else value
+
+
+class _Yaml(yaml.SafeLoader):
+    """YAML with the numbers of YAML 1.2: 1e-5 is one, where YAML 1.1 reads text."""
+
+
+_Yaml.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
 
 
 def build(kind: type[C], values: Mapping[str, Any], where: str) -> C:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from pydantic import model_validator
 from torch import Tensor
 
 from clew.batch import Batch, Model, evaluate
@@ -43,6 +44,12 @@ class KL(Config):
     """Sequences over which the controller acts."""
     stop: float | None = None
     """Skip the step's other minibatches once mean k3(new || old) a token exceeds 1.5 times this."""
+
+    @model_validator(mode="after")
+    def _can_be_steered(self) -> "KL":
+        if self.target is not None and self.coefficient <= 0:
+            raise ValueError(f"a KL target is reached by changing the coefficient from above 0; got {self.coefficient}")
+        return self
 
     def steered(self, coefficient: float, kl: float, num_sequences: int) -> float:
         """The coefficient for the next step, after a batch whose mean KL a sequence was `kl`."""

@@ -26,7 +26,7 @@ from clew.runs import write_durably
 
 RECIPES = ("prepare", "pretrain", "sft", "label", "reward", "preference", "rl", "evaluate", "report")
 
-REFERENCE = re.compile(r"@([\w-]+)(?=/|$)")
+REFERENCE = re.compile(r"^@([\w-]+)(?=/|$)")
 
 
 class Pipeline(Config):
@@ -45,7 +45,8 @@ class Stage(NamedTuple):
     name: str
     run: Callable[[Any], None]
     config: Config
-    needs: list[str]
+    needs: dict[str, Path]
+    """Earlier stages it reads from, with their folders."""
 
     @property
     def folder(self) -> Path:
@@ -88,7 +89,10 @@ def load(file: Path, overrides: Sequence[str] = ()) -> tuple[Pipeline, list[Stag
             raise ConfigError(f"{override!r}: {file.stem} has no such stage (stages: {', '.join(values['stages'])})")
     values = apply_overrides(values, [*own, *(f"stages.{o}" for o in overrides if o not in own)])
     pipeline = build(Pipeline, _expand(values), str(file))
-    return pipeline, [_stage(name, pipeline, file) for name in pipeline.stages]
+    stages: list[Stage] = []
+    for name in pipeline.stages:
+        stages.append(_stage(name, pipeline, {s.name: s.folder for s in stages}, file))
+    return pipeline, stages
 
 
 def run(pipeline: Pipeline, stages: Sequence[Stage], tell: Callable[[str], None] = print) -> None:
@@ -101,34 +105,33 @@ def run(pipeline: Pipeline, stages: Sequence[Stage], tell: Callable[[str], None]
 
         torch.set_num_threads(pipeline.threads)
     for number, stage in enumerate(stages, 1):
-        finished = _claim(stage, Path(pipeline.out))
+        finished = _claim(stage)
         tell(f"[{number}/{len(stages)}] {stage.name}: {'already finished' if finished else stage.folder}")
-        if not finished:
-            stage.run(stage.config)
+        stage.run(stage.config)  # a finished one returns at once, or says that its configuration has changed
 
 
-def _stage(name: str, pipeline: Pipeline, file: Path) -> Stage:
+def _stage(name: str, pipeline: Pipeline, earlier: Mapping[str, Path], file: Path) -> Stage:
     values = dict(pipeline.stages[name])
     if "recipe" not in values:
         raise ConfigError(f"{file}: stage {name!r} names no recipe (recipes: {', '.join(RECIPES)})")
     start, kind = recipe(values.pop("recipe"))
     inherited = {k: v for k, v in pipeline.common.items() if k in kind.model_fields}
     values = {"out": f"{pipeline.out}/{name}", **inherited, **values}
-    earlier = list(pipeline.stages)[: list(pipeline.stages).index(name)]
     needs = sorted({found for text in _texts(values) for found in REFERENCE.findall(text)})
     for needed in needs:
         if needed not in earlier:
             raise ConfigError(
                 f"{file}: stage {name!r} needs @{needed}, which is no earlier stage ({', '.join(earlier)})"
             )
-    resolved = _map(values, lambda text: REFERENCE.sub(lambda m: f"{pipeline.out}/{m[1]}", text))
-    return Stage(name, start, build(kind, resolved, f"{file}, stage {name}"), needs)
+    resolved = _map(values, lambda text: REFERENCE.sub(lambda m: str(earlier[m[1]]), text))
+    config = build(kind, resolved, f"{file}, stage {name}")
+    return Stage(name, start, config, {needed: earlier[needed] for needed in needs})
 
 
-def _claim(stage: Stage, out: Path) -> bool:
+def _claim(stage: Stage) -> bool:
     """Give the run an identity, note those of its inputs, and say whether it is finished."""
     stage.folder.mkdir(parents=True, exist_ok=True)
-    inputs = {name: json.loads((out / name / "identity.json").read_text())["id"] for name in stage.needs}
+    inputs = {n: json.loads((folder / "identity.json").read_text())["id"] for n, folder in stage.needs.items()}
     file = stage.folder / "identity.json"
     if not file.exists():
         write_durably(file, json.dumps({"id": uuid.uuid4().hex, "inputs": inputs}))

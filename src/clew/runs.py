@@ -34,8 +34,8 @@ from pydantic import BaseModel
 from clew import __version__
 
 STEP_DIGITS = 6
-BEFORE_ANY_WORK = {"config.yaml", "identity.json", "notes.jsonl", "run.json"}
-"""A run that has only these failed before its first step, and may be corrected."""
+WORK = ("metrics.jsonl", "samples.jsonl", "journal", "checkpoints", "model", "feedback.sqlite", "result.json")
+"""A run without any of these failed before its first step, and may be corrected."""
 
 
 class State(Protocol):
@@ -87,7 +87,7 @@ class Step:
         if not file.exists():
             file.parent.mkdir(exist_ok=True)
             write_durably(file, "".join(json.dumps(record) + "\n" for record in compute()))
-        return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+        return [json.loads(line) for line in read_lines(file)]
 
     def track(self, metrics: Mapping[str, float]) -> None:
         """Numbers of this step; the last word on a name counts."""
@@ -138,9 +138,10 @@ class Run:
 
     def _claim(self, config: dict[str, Any]) -> None:
         resolved = self.folder / "config.yaml"
-        if {file.name for file in self.folder.iterdir()} <= BEFORE_ANY_WORK:
+        if not any((self.folder / name).exists() for name in WORK):
             write_durably(resolved, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
-        changed = _differences(yaml.safe_load(resolved.read_text(encoding="utf-8")), config)
+        before = yaml.safe_load(resolved.read_text(encoding="utf-8")) if resolved.exists() else {}
+        changed = _differences(before, config)
         if changed:
             raise RunExists(
                 f"{self.folder} holds a run of another configuration ({'; '.join(changed[:5])}); choose another "
@@ -198,7 +199,10 @@ class Run:
         write_durably(self.folder / name, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
     def finish(self) -> None:
-        """Mark the run as done: a pipeline skips it from now on. The journal has served."""
+        """Mark the run as done, its model on disk: a pipeline skips it from now on. The journal has served."""
+        for path in (*self.model_folder.rglob("*"), self.model_folder, self.folder):
+            if path.exists():
+                _fsync(path)
         shutil.rmtree(self.folder / "journal", ignore_errors=True)
         self._set_info(state="finished", ledger=dict(self.ledger))
 
@@ -248,7 +252,7 @@ class Run:
         for name in ("metrics.jsonl", "samples.jsonl"):
             file = self.folder / name
             if file.exists():
-                kept = [line for line in file.read_text(encoding="utf-8").splitlines() if _step_of(line) < first]
+                kept = [line for line in read_lines(file) if _step_of(line) < first]
                 write_durably(file, "".join(line + "\n" for line in kept))
 
     def _info(self) -> dict[str, Any]:
@@ -298,6 +302,11 @@ def write_durably(file: Path, text: str) -> None:
         os.fsync(handle.fileno())
     building.replace(file)
     _fsync(file.parent)
+
+
+def read_lines(file: Path) -> list[str]:
+    """Lines of a JSONL file: ended by a newline alone, since texts may hold other line separators."""
+    return [line for line in file.read_text(encoding="utf-8").split("\n") if line]
 
 
 def seal(folder: Path) -> None:

@@ -19,9 +19,14 @@ def words(codec, ids):
     return codec.tokenizer.convert_ids_to_tokens(ids)
 
 
+def answer(codec, example, number=0):
+    rows = codec.encode(example)
+    return None if rows is None else rows[number]
+
+
 def test_plain_text_supervises_the_answer_and_its_stop_token(codec):
     c = codec()
-    row = c.answer(pair("how was the soup ?", " it was good ."))
+    row = answer(c, pair("how was the soup ?", " it was good ."))
     assert words(c, row.tokens) == "<s> how was the soup ? it was good . </s>".split()
     assert [t for t, m in zip(words(c, row.tokens), row.mask, strict=True) if m] == "it was good . </s>".split()
     assert row.complete
@@ -31,11 +36,11 @@ def test_the_prompt_is_encoded_alike_for_sampling_and_training(codec):
     c = codec()
     example = pair("how was the soup ?", " it was good .")
     prompt = c.prompt(example, 10)
-    assert list(prompt.tokens) == c.answer(example).tokens[: len(prompt.tokens)]
+    assert list(prompt.tokens) == answer(c, example).tokens[: len(prompt.tokens)]
 
 
 def test_text_without_prompt_supervises_all_but_the_first_token(codec):
-    row = codec().answer(pair("", "it was good ."))
+    row = answer(codec(), pair("", "it was good ."))
     assert row.mask == [False, True, True, True, True, True]
 
 
@@ -46,7 +51,7 @@ CHAT = (Message("user", "how was it ?"), Message("assistant", "good ."), Message
 def test_conversations_supervise_what_the_answer_says(tokenizer, template):
     tokenizer = AutoTokenizer.from_pretrained(gpt_like(tokenizer))
     c = Codec(tokenizer, Encoding(template=template))
-    row = c.answer(pair(CHAT, (Message("assistant", "lovely , very good"),)))
+    row = answer(c, pair(CHAT, (Message("assistant", "lovely , very good"),)))
     text = tokenizer.decode([t for t, m in zip(row.tokens, row.mask, strict=True) if m])
     assert text.startswith((" lovely , very good", "lovely , very good"))
     assert row.tokens[-1] in c.stops()
@@ -73,7 +78,7 @@ def gpt_like(tokenizer):
 def test_all_assistant_turns_of_a_conversation_without_prompt_are_supervised(tokenizer):
     t = AutoTokenizer.from_pretrained(gpt_like(tokenizer))
     c = Codec(t, Encoding(template="transcript"))
-    row = c.answer(pair((), (*CHAT, Message("assistant", "very good"))))
+    row = answer(c, pair((), (*CHAT, Message("assistant", "very good"))))
     said = t.decode([x for x, m in zip(row.tokens, row.mask, strict=True) if m])
     assert said == " good .</s> very good</s>"
 
@@ -82,7 +87,7 @@ def test_conversations_need_a_template(codec):
     with pytest.raises(
         ValueError, match=r"no chat template; set encoding.template to transcript, chatml or a Jinja file"
     ):
-        codec().answer(pair(CHAT, "good"))
+        answer(codec(), pair(CHAT, "good"))
 
 
 def test_templates_that_rewrite_earlier_turns_are_refused(tokenizer, tmp_path):
@@ -90,13 +95,13 @@ def test_templates_that_rewrite_earlier_turns_are_refused(tokenizer, tmp_path):
     t = AutoTokenizer.from_pretrained(gpt_like(tokenizer))
     c = Codec(t, Encoding(template=str(tmp_path / "t.jinja")))
     with pytest.raises(ValueError, match="rewrites earlier turns"):
-        c.answer(pair((), (*CHAT, Message("assistant", "very good"))))
+        answer(c, pair((), (*CHAT, Message("assistant", "very good"))))
 
 
 def test_a_conversation_without_an_answer_is_refused(tokenizer):
     c = Codec(AutoTokenizer.from_pretrained(gpt_like(tokenizer)), Encoding(template="transcript"))
     with pytest.raises(ValueError, match="no assistant turn"):
-        c.answer(pair((), CHAT[:1]))
+        answer(c, pair((), CHAT[:1]))
 
 
 LONG = pair("how was the soup ?", " it was good . it was good .")  # 6 + 8 + stop = 15 tokens
@@ -106,12 +111,12 @@ def test_truncation_error_names_the_row_and_the_way_out(codec):
     with pytest.raises(
         TooLong, match=r"row id: 6 prompt and 9 answer tokens exceed 12; raise max_length, or set truncation"
     ):
-        codec(max_length=12).answer(LONG)
+        answer(codec(max_length=12), LONG)
 
 
 def test_truncation_drop_is_counted(codec):
     c = codec(max_length=12, truncation="drop")
-    assert c.answer(LONG) is None
+    assert answer(c, LONG) is None
     assert c.counts["rows dropped (too long)"] == 1
     with pytest.raises(ValueError, match="no row is left"):
         c.answers([LONG])
@@ -119,7 +124,7 @@ def test_truncation_drop_is_counted(codec):
 
 def test_truncating_the_prompt_keeps_bos_and_the_whole_answer(codec):
     c = codec(max_length=12, truncation="truncate_prompt_left")
-    row = c.answer(LONG)
+    row = answer(c, LONG)
     assert words(c, row.tokens)[:3] == ["<s>", "soup", "?"]
     assert row.complete
     assert len(row.tokens) == 12
@@ -128,7 +133,7 @@ def test_truncating_the_prompt_keeps_bos_and_the_whole_answer(codec):
 
 def test_truncating_the_answer_never_hides_that_its_stop_token_is_gone(codec):
     c = codec(max_length=12, truncation="truncate_completion")
-    row = c.answer(LONG)
+    row = answer(c, LONG)
     assert not row.complete
     assert len(row.tokens) == 12
     assert c.counts["answers truncated (no stop token)"] == 1
@@ -147,12 +152,12 @@ def test_a_template_that_doubles_bos_is_an_error(tokenizer, tmp_path):
     )
     c = Codec(AutoTokenizer.from_pretrained(gpt_like(tokenizer)), Encoding(template=str(tmp_path / "t.jinja")))
     with pytest.raises(ValueError, match="stands twice in a row"):
-        c.answer(pair(CHAT, "good"))
+        answer(c, pair(CHAT, "good"))
 
 
 def test_the_real_tokenizer_joins_across_no_border(shared_data):
     t = AutoTokenizer.from_pretrained(shared_data / "stories260k" / "hf")
     c = Codec(t, Encoding())
-    row = c.answer(pair("Once upon a time", " there was a dog."))
+    row = answer(c, pair("Once upon a time", " there was a dog."))
     assert t.decode([x for x, m in zip(row.tokens, row.mask, strict=True) if m]) == "there was a dog.</s>"
     assert c.counts["tokens across the border"] == 0

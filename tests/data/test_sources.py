@@ -31,7 +31,10 @@ def reply(text: str) -> list[dict[str, str]]:
         ({"prompt": "Q"}, "Q", ()),
         ({"prompt": "Q", "completion": " A"}, "Q", (" A",)),
         ({"prompt": "Q", "chosen": " A", "rejected": " B"}, "Q", (" A", " B")),
-        ({"prompt": "Q", "chosen": "Q A", "rejected": "Q B"}, "Q", (" A", " B")),  # answers that repeat the prompt
+        ({"prompt": "2", "chosen": "22", "rejected": "3"}, "2", ("22", "3")),  # an answer is never shortened
+        ({"prompt": "\n\nHuman: Hi\n\nAssistant:", "chosen": "\n\nHuman: Hi\n\nAssistant: Hello", "rejected": "\n\nHuman: Hi\n\nAssistant: Go"}, (USER,), ((ASSISTANT,), (Message("assistant", "Go"),))),
+        ({"prompt": "Hi", "chosen": [*CHAT, *reply("Hello")], "rejected": [*CHAT, *reply("Go")]}, (USER,), ((ASSISTANT,), (Message("assistant", "Go"),))),
+        ({"prompt": "Hi", "chosen": reply("Hello"), "rejected": reply("Go")}, (USER,), ((ASSISTANT,), (Message("assistant", "Go"),))),
         ({"chosen": "The cat sat on", "rejected": "The cat ran off"}, "The cat", (" sat on", " ran off")),
         ({"messages": [*CHAT, *reply("Hello")]}, (), ((USER, ASSISTANT),)),
         ({"prompt": CHAT, "completion": reply("Hello")}, (USER,), ((ASSISTANT,),)),

@@ -14,6 +14,7 @@ from clew.data.sources import Source, load_examples
 from clew.feedback.store import Store
 from clew.learn.invariants import BrokenInvariant
 from clew.learn.learner import NotFinite
+from clew.models.load import frozen
 
 from .conftest import configured, metrics, run_recipe, write
 
@@ -194,7 +195,19 @@ def test_labels_agree_with_gold_more_often_than_not(world, tmp_path):
             "dpo has no option 'bta'; did you mean 'beta'",
         ),
         ("preference", {"data": {"path": "demonstrations"}}, ConfigError, "learns from pairs"),
-        ("preference", {"loss": "kto", "data": {"path": "demonstrations"}}, ConfigError, "neither"),
+        (
+            "preference",
+            {"loss": "kto", "data": {"path": "demonstrations"}},
+            ConfigError,
+            "kto needs answers labelled true or false",
+        ),
+        (
+            "preference",
+            {"loss": "kto", "data": {"path": "ratings"}},
+            ConfigError,
+            "kto needs answers labelled true or false",
+        ),
+        ("preference", {"loss": "kto", "batch": 1}, ConfigError, "a batch over 1"),
         ("reward", {"data": {"path": "demonstrations"}}, ConfigError, "prompts with only one"),
         ("reward", {"loss": "regression"}, ConfigError, "single answers with a label"),
         ("rl", {"advantages": "group_mean"}, ConfigError, "do not go together"),
@@ -209,8 +222,8 @@ def test_labels_agree_with_gold_more_often_than_not(world, tmp_path):
 )
 def test_wrong_use_is_explained(world, tmp_path, recipe, change, error, says):
     values = configured(recipe, world) | change
-    if change.get("data", {}).get("path") == "demonstrations":
-        values["data"] = {"path": world["demonstrations"]}
+    if (name := change.get("data", {}).get("path")) is not None:
+        values["data"] = {"path": world[name]}
     with pytest.raises(error, match=says):
         run_recipe(recipe, tmp_path / "run", values)
 
@@ -245,15 +258,13 @@ def test_a_reference_that_is_not_where_the_run_starts_is_not_taken_for_it(world,
     """Someone loads the wrong reference: KL at step 0 is not zero, and the run stops."""
     from clew.recipes import preference
 
-    def changed(policy):
-        from clew.models.load import frozen
-
+    def changed(path, policy):
         twin = frozen(policy)
         twin.module.lm_head.weight.data += 0.5 * torch.randn_like(twin.module.lm_head.weight)
         return twin
 
-    monkeypatch.setattr(preference, "frozen", changed)
-    with pytest.raises(BrokenInvariant, match="KL to the reference at step 0: row"):
+    monkeypatch.setattr(preference, "load_reference", changed)
+    with pytest.raises(BrokenInvariant, match="log-ratio to the reference at step 0: row"):
         run_recipe("preference", tmp_path / "p", configured("preference", world))
 
 

@@ -68,6 +68,7 @@ class Codec:
         self.tokenizer = tokenizer
         self.encoding = encoding
         self.counts: Counter[str] = Counter()
+        self._turn_end: int | None = None
         if encoding.template is not None:
             name = encoding.template
             tokenizer.chat_template = TEMPLATES.get(name) or Path(name).read_text(encoding="utf-8")
@@ -81,43 +82,63 @@ class Codec:
         tokens = list(self.tokenizer(text, add_special_tokens=special).input_ids)
         if special:
             tokens = self._without_stop(tokens)
-        kept = self._fit(tokens, [], self.encoding.max_length - max_tokens, example.id)
+        kept = self._fit(tokens, [], self.encoding.max_length - max_tokens, example.id, len(tokens))
         self.counts["prompts"] += kept is not None
         return None if kept is None else Prompt(example.id, kept[0], text, example.info)
 
     def prompts(self, examples: Sequence[Example], max_tokens: int) -> list[Prompt]:
         """What an engine continues, without those that are dropped."""
-        return [prompt for e in examples if (prompt := self.prompt(e, max_tokens)) is not None]
+        kept = [prompt for e in examples if (prompt := self.prompt(e, max_tokens)) is not None]
+        if not kept:
+            raise ValueError(f"no prompt is left after encoding ({dict(self.counts)}); raise max_length")
+        return kept
 
-    def answer(self, example: Example, number: int = 0) -> Encoded | None:
-        """One answer of an example after its prompt, its stop token supervised; None when it is dropped."""
-        answer = example.answers[number]
-        if isinstance(answer, str) and isinstance(example.prompt, str):
-            tokens, mask = self._plain(example.prompt, answer)
-        else:
-            tokens, mask = self._conversation(example.prompt, answer)
-        return self._finish(tokens, mask, example.id)
+    def encode(self, example: Example) -> list[Encoded] | None:
+        """All answers of an example, each after the prompt; None when one of them is dropped.
+
+        The stop token of every answer is supervised, but for answers that were cut and have none.
+        """
+        if not example.answers:
+            raise ValueError(
+                f"row {example.id} has a prompt and no answer to learn from; its other columns: "
+                f"{sorted(example.info)}, expected prompt + completion, chosen + rejected, messages or text"
+            )
+        rows = [self._tokens(example, i) for i in range(len(example.answers))]
+        longest = max(len(tokens) for tokens, _, _ in rows)
+        encoded = [self._finish(*row, longest, example.id) for row in rows]
+        whole = [e for e in encoded if e is not None]
+        return whole if len(whole) == len(encoded) else None
 
     def answers(self, examples: Sequence[Example]) -> list[tuple[Example, list[Encoded]]]:
         """Examples with all their answers encoded, without those of which one was dropped."""
         kept: list[tuple[Example, list[Encoded]]] = []
         for example in examples:
-            encoded = [self.answer(example, i) for i in range(len(example.answers))]
-            whole = [e for e in encoded if e is not None]
-            if len(whole) == len(encoded):
-                kept.append((example, whole))
+            encoded = self.encode(example)
+            if encoded is not None:
+                kept.append((example, encoded))
         if not kept:
             raise ValueError(f"no row is left after encoding ({dict(self.counts)}); raise max_length or check the data")
         return kept
+
+    def _tokens(self, example: Example, number: int) -> tuple[list[int], list[bool], bool]:
+        """Tokens of prompt and answer, what is supervised, and whether the answer has its end."""
+        answer, whole = example.answers[number], number not in example.cut
+        if isinstance(answer, str) and isinstance(example.prompt, str):
+            tokens, mask = self._plain(example.prompt, answer)
+        else:
+            tokens, mask = self._conversation(example.prompt, answer)
+        while not whole and tokens[-1] in self.stops():
+            tokens, mask = tokens[:-1], mask[:-1]
+        return tokens, mask, whole
 
     def _plain(self, prompt: str, answer: str) -> tuple[list[int], list[bool]]:
         """Tokenised together, since tokenizers join across the border; a token that crosses it is the answer's."""
         encoded = self.tokenizer(prompt + answer, return_offsets_mapping=True)
         tokens = self._without_stop(list(encoded.input_ids))
         offsets = encoded["offset_mapping"][: len(tokens)]
-        mask = [end > max(len(prompt), start) for start, end in offsets]
+        first = next((i for i, (start, end) in enumerate(offsets) if end > max(len(prompt), start)), len(tokens))
         self.counts["tokens across the border"] += sum(start < len(prompt) < end for start, end in offsets)
-        return [*tokens, self._stop()], [*mask, True]
+        return [*tokens, self._stop()], [i >= first for i in range(len(tokens) + 1)]
 
     def _conversation(self, prompt: Text, answer: Text) -> tuple[list[int], list[bool]]:
         """Rendered whole; supervised is what the assistant says in the answer, with the template's end of turn."""
@@ -133,7 +154,9 @@ class Codec:
         encoded = self.tokenizer(whole, add_special_tokens=False, return_offsets_mapping=True)
         tokens = list(encoded.input_ids)
         mask = [
-            any(a <= start and end <= b and end > start for a, b in spans) for start, end in encoded["offset_mapping"]
+            # Some tokenizers give blanks no width: inside a span they are the answer's.
+            any(a <= start and end <= b and (end > start or a < start < b) for a, b in spans)
+            for start, end in encoded["offset_mapping"]
         ]
         end = max(i for i, supervised in enumerate(mask) if supervised) + 1
         tokens, mask = tokens[:end], mask[:end]
@@ -163,31 +186,34 @@ class Codec:
             return ""
         return str(self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=generate))
 
-    def _finish(self, tokens: list[int], mask: list[bool], name: str) -> Encoded | None:
+    def _finish(self, tokens: list[int], mask: list[bool], whole: bool, longest: int, name: str) -> Encoded | None:
+        """Within max_length; answers of one example, the longest of `longest` tokens, keep the same prompt."""
         for special in (self.tokenizer.bos_token_id, self._stop()):
             if special is not None and any(a == b == special for a, b in pairwise(tokens)):
                 raise ValueError(f"row {name}: token {special} stands twice in a row; the template adds it as well")
         if mask[0]:  # nothing predicts a first token
             mask = [False, *mask[1:]]
         first = mask.index(True) if any(mask) else len(mask)
-        kept = self._fit(tokens[:first], tokens[first:], self.encoding.max_length, name)
+        kept = self._fit(tokens[:first], tokens[first:], self.encoding.max_length, name, longest)
         if kept is None:
             return None
         prompt, answer = kept
         start = first - len(prompt)
         supervised = mask[start : start + len(prompt) + len(answer)]
         self.counts["rows"] += 1
-        return Encoded(prompt + answer, supervised, len(answer) == len(tokens) - first)
+        return Encoded(prompt + answer, supervised, whole and len(answer) == len(tokens) - first)
 
-    def _fit(self, prompt: list[int], answer: list[int], room: int, name: str) -> tuple[list[int], list[int]] | None:
+    def _fit(
+        self, prompt: list[int], answer: list[int], room: int, name: str, longest: int
+    ) -> tuple[list[int], list[int]] | None:
         """The one truncation policy. A prompt keeps its first token, which is BOS where there is one."""
+        policy = self.encoding.truncation
+        if policy == "truncate_prompt_left" and 0 < longest - room < len(prompt) - 1:
+            self.counts["prompts truncated"] += 1
+            return prompt[:1] + prompt[1 + longest - room :], answer
         excess = len(prompt) + len(answer) - room
         if excess <= 0:
             return prompt, answer
-        policy = self.encoding.truncation
-        if policy == "truncate_prompt_left" and len(prompt) > excess + 1:
-            self.counts["prompts truncated"] += 1
-            return prompt[:1] + prompt[1 + excess :], answer
         if policy == "truncate_completion" and len(answer) > excess:
             self.counts["answers truncated (no stop token)"] += 1
             return prompt, answer[:-excess]
@@ -205,8 +231,14 @@ class Codec:
         return stop
 
     def stops(self) -> set[int]:
-        """EOS, and the special token that ends a turn in templates whose EOS is another."""
-        return {self._stop(), *self.tokenizer.all_special_ids}
+        """EOS and, where the chat template ends a turn with another special token, that one."""
+        if self._turn_end is None and self.tokenizer.chat_template is not None:
+            turn = self._render([Message("user", "x"), Message("assistant", "x")])
+            last = self.tokenizer(turn.rstrip(), add_special_tokens=False).input_ids[-1]
+            others = (self.tokenizer.bos_token_id, self.tokenizer.unk_token_id, self.tokenizer.pad_token_id)
+            is_end = last in self.tokenizer.all_special_ids and last not in others
+            self._turn_end = last if is_end else self._stop()
+        return {self._stop()} if self._turn_end is None else {self._stop(), self._turn_end}
 
     def _without_stop(self, tokens: list[int]) -> list[int]:
         return tokens[:-1] if tokens and tokens[-1] == self.tokenizer.eos_token_id else tokens

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from clew.batch import Batch
+from clew.data.chat import Encoded
 
 
 class TokenRow(Protocol):
@@ -46,6 +47,16 @@ def collate(
         item=item,
         rank=rank,
     )
+
+
+def mismatched(rows: Sequence[Encoded], *, max_length: int) -> list[Encoded]:
+    """Each row's prompt with the answer of the row before, cut to `max_length` tokens: what KTO compares with."""
+    found: list[Encoded] = []
+    for row, other in zip(rows, [rows[-1], *rows[:-1]], strict=True):
+        prompt, answer = row.mask.index(True), other.mask.index(True)
+        tokens, mask = row.tokens[:prompt] + other.tokens[answer:], [False] * prompt + other.mask[answer:]
+        found.append(Encoded(tokens[:max_length], mask[:max_length], len(tokens) <= max_length))
+    return found
 
 
 def pad(rows: Sequence[Sequence[float]], fill: float | bool, side: Literal["left", "right"] = "right") -> Tensor:

@@ -10,6 +10,7 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
@@ -40,6 +41,8 @@ class Example:
     agreement: float = 1.0
     """Probability that the stated order is right."""
     weight: float = 1.0
+    cut: tuple[int, ...] = ()
+    """Answers that were cut by length: they have no end, so no stop token."""
     info: Mapping[str, Any] = field(default_factory=dict)
     """The other columns."""
 
@@ -71,7 +74,18 @@ def load_examples(source: Source) -> list[Example]:
             f"{source.path}: none of its {len(examples)} rows is in part {source.part!r}, fold {source.fold}; "
             "raise `heldout`, or give more data"
         )
-    return chosen
+    weight = sum(e.weight for e in chosen) / len(chosen)
+    if weight == 0:
+        raise ValueError(f"{source.path}: every row has weight 0")
+    return chosen if weight == 1 else [replace(e, weight=e.weight / weight) for e in chosen]
+
+
+def without_repeats(examples: Sequence[Example]) -> list[Example]:
+    """Each prompt once: the first example of it."""
+    first: dict[str, Example] = {}
+    for example in examples:
+        first.setdefault(example.id, example)
+    return list(first.values())
 
 
 def _selected(prompt_id: str, source: Source) -> bool:
@@ -172,10 +186,19 @@ def parse_row(row: Row, where: str) -> Example:
             used = {*form.columns, *form.optional}
             example = form.parse(row, where)
             info = {k: v for k, v in row.items() if k not in used}
-            weight = _number(row.get("weight", 1.0), "weight", where)
-            return replace(example, id=prompt_id(example.prompt), weight=weight, info=info)
+            weight = _number(row, "weight", where, 1.0, least=0.0)
+            cut = tuple(row["cut"]) if isinstance(row.get("cut"), list) else ()
+            return replace(example, id=_prompt_id(example), weight=weight, cut=cut, info=info)
     known = "; ".join(" + ".join(form.columns) for form in FORMATS)
     raise ValueError(f"{where}: columns {sorted(row)} are of no known format; expected one of: {known}")
+
+
+def _prompt_id(example: Example) -> str:
+    """Where there is no prompt apart, it is what the text or the conversation begins with."""
+    if example.prompt or not example.answers:
+        return prompt_id(example.prompt)
+    whole = example.answers[0]
+    return prompt_id(whole if isinstance(whole, str) else tuple(takewhile(lambda m: m.role != "assistant", whole)))
 
 
 def prompt_id(prompt: Text) -> str:
@@ -186,7 +209,7 @@ def prompt_id(prompt: Text) -> str:
 class Format:
     columns: tuple[str, ...]
     parse: Callable[[Row, str], Example]
-    optional: tuple[str, ...] = ("weight",)
+    optional: tuple[str, ...] = ("weight", "cut")
 
 
 def _ranking(row: Row, where: str) -> Example:
@@ -197,7 +220,7 @@ def _ranking(row: Row, where: str) -> Example:
         ranks = [a.get("rank") for a in answers]
         answers = [a["completion"] for a in answers]
     else:
-        ranks = row.get("ranks", list(range(len(answers))))
+        ranks = row["ranks"] if row.get("ranks") is not None else list(range(len(answers)))
     if len(ranks) != len(answers) or not all(isinstance(r, int) for r in ranks):
         raise ValueError(
             f"{where}: column 'ranks' needs one integer for each of {len(answers)} completions; got {ranks}"
@@ -214,30 +237,30 @@ def _ranking(row: Row, where: str) -> Example:
 
 def _pair(row: Row, where: str) -> Example:
     chosen, rejected = (_text(row[c], c, where) for c in ("chosen", "rejected"))
-    if row.get("prompt") is not None:
-        prompt = _text(row["prompt"], "prompt", where)
-        if isinstance(prompt, str) != isinstance(chosen, str):
-            prompt = (Message("user", prompt),) if isinstance(prompt, str) else prompt
-        chosen, rejected = _after(prompt, chosen), _after(prompt, rejected)
-    else:
+    if isinstance(chosen, str) != isinstance(rejected, str):
+        raise ValueError(f"{where}: 'chosen' and 'rejected' must both be text or both messages")
+    prompt = "" if row.get("prompt") is None else _text(row["prompt"], "prompt", where)
+    if row.get("prompt") is None or _repeats(prompt, chosen, rejected):
         prompt, chosen, rejected = _common_prompt(chosen, rejected, where)
+    elif isinstance(prompt, str) and not isinstance(chosen, str):
+        prompt = (Message("user", prompt),)
     return Example(
         "",
         prompt,
         (chosen, rejected),
         (0, 1),
-        margin=_number(row.get("margin", 0.0), "margin", where),
-        agreement=_number(row.get("agreement", 1.0), "agreement", where),
+        margin=_number(row, "margin", where, 0.0),
+        agreement=_number(row, "agreement", where, 1.0, least=0.0, most=1.0),
     )
 
 
 def _single(row: Row, where: str) -> Example:
-    label = row.get("label", row.get("rating"))
+    column = next((c for c in ("label", "rating") if row.get(c) is not None), None)
     return Example(
         "",
         _text(row["prompt"], "prompt", where),
         (_text(row["completion"], "completion", where),),
-        label=None if label is None else _number(label, "label", where),
+        label=None if column is None else _number(row, column, where, 0.0),
     )
 
 
@@ -247,11 +270,11 @@ def _stepwise(row: Row, where: str) -> Example:
 
 FORMATS = (
     Format(("prompt", "completions", "labels"), _stepwise),
-    Format(("prompt", "completions"), _ranking, ("ranks", "weight")),
-    Format(("context", "completions"), _ranking, ("weight",)),
-    Format(("prompt", "chosen", "rejected"), _pair, ("margin", "agreement", "weight")),
-    Format(("chosen", "rejected"), _pair, ("prompt", "margin", "agreement", "weight")),
-    Format(("prompt", "completion"), _single, ("label", "rating", "weight")),
+    Format(("prompt", "completions"), _ranking, ("ranks", "weight", "cut")),
+    Format(("context", "completions"), _ranking),
+    Format(("prompt", "chosen", "rejected"), _pair, ("margin", "agreement", "weight", "cut")),
+    Format(("chosen", "rejected"), _pair, ("prompt", "margin", "agreement", "weight", "cut")),
+    Format(("prompt", "completion"), _single, ("label", "rating", "weight", "cut")),
     Format(("prompt",), lambda row, where: Example("", _text(row["prompt"], "prompt", where))),
     Format(("messages",), lambda row, where: Example("", (), (_text(row["messages"], "messages", where),))),
     Format(("text",), lambda row, where: Example("", "", (_text(row["text"], "text", where),))),
@@ -277,25 +300,28 @@ def _message(message: Mapping[str, Any], column: str, where: str) -> Message:
     return Message(cast(Role, role), content)
 
 
-def _number(value: Any, column: str, where: str) -> float:
-    if isinstance(value, (int, float)) and np.isfinite(value):
+def _number(
+    row: Row, column: str, where: str, default: float, *, least: float = -np.inf, most: float = np.inf
+) -> float:
+    value = row[column] if row.get(column) is not None else default
+    if isinstance(value, (int, float)) and np.isfinite(value) and least <= value <= most:
         return float(value)
-    raise ValueError(f"{where}: column {column!r} needs a finite number; got {value!r:.80}")
+    bounds = "" if least == -np.inf else f" of at least {least:g}" if most == np.inf else f" in [{least:g}, {most:g}]"
+    raise ValueError(f"{where}: column {column!r} needs a finite number{bounds}; got {value!r:.80}")
 
 
-def _after(prompt: Text, answer: Text) -> Text:
-    """The answer without the prompt that some files repeat in front of it."""
-    if prompt and answer[: len(prompt)] == prompt:
-        return answer[len(prompt) :]
-    return answer
+def _repeats(prompt: Text, chosen: Text, rejected: Text) -> bool:
+    """Whether the answers are whole conversations, the prompt in front: transcripts, or messages from a user's on."""
+    if isinstance(chosen, str):
+        whole = isinstance(prompt, str) and "\n\nAssistant:" in prompt
+        return whole and chosen.startswith(str(prompt)) and rejected[: len(prompt)] == prompt
+    return chosen[0].role != "assistant"
 
 
 def _common_prompt(chosen: Text, rejected: Text, where: str) -> tuple[Text, Text, Text]:
     """Split two transcripts into what they share and how each goes on (HH, TRL's implicit prompt)."""
     if isinstance(chosen, str) and isinstance(rejected, str) and "\n\nAssistant:" in chosen:
         chosen, rejected = parse_transcript(chosen, where), parse_transcript(rejected, where)
-    if isinstance(chosen, str) != isinstance(rejected, str):
-        raise ValueError(f"{where}: 'chosen' and 'rejected' must both be text or both messages")
     shared = 0
     while shared < min(len(chosen), len(rejected)) and chosen[shared] == rejected[shared]:
         shared += 1

@@ -5,7 +5,7 @@ depend on its neighbours; admission depends on counts and never on time. Log-pro
 forward at the same temperature.
 """
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -46,6 +46,7 @@ class LocalEngine:
         decoder = _decoder(self.policy.trunk, slots, max(len(p.tokens) for p in prompts) + sampling.max_tokens)
         live = Live(slots, sampling.max_tokens, self.policy.device)
         stops = torch.tensor(sorted(self.policy.stop_ids), device=self.policy.device)
+        first = [n * earlier for earlier in _occurrences(prompts)]  # a prompt that comes again goes on counting samples
         finished: dict[tuple[int, int], tuple[list[int], list[float], Stop]] = {}
         states: list[Tensor] = []
         while waiting or live.count:
@@ -54,7 +55,8 @@ class LocalEngine:
                 entering = [waiting.popleft() for _ in range(min(free // n, len(waiting)))]
                 states.append(decoder.read([prompts[p].tokens for p in entering], n, live.count))
                 for p in entering:
-                    live.enter(p, len(prompts[p].tokens), [stream_key(*key, prompts[p].id, j) for j in range(n)])
+                    keys = [stream_key(*key, prompts[p].id, j) for j in range(first[p], first[p] + n)]
+                    live.enter(p, len(prompts[p].tokens), keys)
             logits = self.policy.head(torch.cat(states)).float()
             tokens, logps = sample(logits, live.noise(), sampling)
             live.write(tokens, logps)
@@ -67,7 +69,7 @@ class LocalEngine:
         return [self._rollout(prompt, *finished[p, j]) for p, prompt in enumerate(prompts) for j in range(n)]
 
     def _check(self, prompts: Sequence[Prompt], sampling: Sampling) -> None:
-        context = getattr(self.policy.module.config.get_text_config(), "max_position_embeddings", None)
+        context = self.policy.trunk.context
         for prompt in prompts:
             if not prompt.tokens:
                 raise ValueError(f"prompt {prompt.id!r} has no tokens; a model needs at least one (its BOS)")
@@ -99,6 +101,16 @@ class LocalEngine:
         return str(whole)[len(start) :]
 
 
+def _occurrences(prompts: Sequence[Prompt]) -> list[int]:
+    """How often each prompt's id stood before it."""
+    seen: Counter[str] = Counter()
+    counts: list[int] = []
+    for prompt in prompts:
+        counts.append(seen[prompt.id])
+        seen[prompt.id] += 1
+    return counts
+
+
 def sample(logits: Tensor, noise: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
     """Draw one token a row by inverting the distribution function: [A, V], [A] -> ids [A], log-probabilities [A].
 
@@ -122,7 +134,8 @@ def _truncated(logps: Tensor, sampling: Sampling) -> Tensor:
         logps = logps.masked_fill(logps < kept, -torch.inf)
     if sampling.top_p < 1.0:
         ordered, places = logps.softmax(1).sort(dim=1, descending=True)
-        beyond = ordered.cumsum(1) - ordered >= sampling.top_p  # the first token always stays
+        beyond = ordered.cumsum(1) - ordered >= sampling.top_p
+        beyond[:, 0] = False
         logps = logps.masked_fill(torch.zeros_like(beyond).scatter(1, places, beyond), -torch.inf)
     return logps
 

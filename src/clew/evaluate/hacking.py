@@ -98,9 +98,14 @@ def findings(now: Signs, start: Signs) -> list[Finding]:
         ("length", now.length / max(start.length, 1e-9) - 1, 0.75, 3.0, "longer answers"),
     )  # fmt: skip
     return [
-        Finding(rule, "alarm" if value > alarm else "watch" if value > watch else "ok", value, watch, alarm, says)
+        Finding(rule, _state(value, watch, alarm), value, watch, alarm, says)
         for rule, value, watch, alarm, says in rules
     ]
+
+
+def _state(value: float, watch: float, alarm: float) -> State:
+    """What is no number is an alarm."""
+    return "ok" if value <= watch else "watch" if value <= alarm else "alarm"
 
 
 def verdict(found: Sequence[Finding]) -> State:

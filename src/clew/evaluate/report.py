@@ -17,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from clew import __version__
+from clew.runs import read_lines
 
 Point = Mapping[str, Any]
 
@@ -285,7 +286,7 @@ def _configurations(runs: Sequence[Path]) -> list[str]:
 
 
 def _rows(file: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()] if file.exists() else []
+    return [json.loads(line) for line in read_lines(file)] if file.exists() else []
 
 
 def _figure(figure: Figure) -> str:

@@ -24,6 +24,8 @@ class Outcome(NamedTuple):
     second: ItemId
     probability: float
     weight: float = 1.0
+    margin: float = 0.0
+    """How much better the first is said to be; below 0, the second."""
 
 
 def outcomes(records: Iterable[Feedback]) -> list[Outcome]:
@@ -32,7 +34,8 @@ def outcomes(records: Iterable[Feedback]) -> list[Outcome]:
     for record in records:
         answer = record.answer
         if isinstance(answer, Comparison) and answer.probability is not None:
-            found.append(Outcome(record.items[0], record.items[1], answer.probability))
+            margin = answer.margin * (2 * answer.probability - 1)
+            found.append(Outcome(record.items[0], record.items[1], answer.probability, margin=margin))
         elif isinstance(answer, Ranking):
             places = [(place, rank) for rank, group in enumerate(answer.groups) for place in group]
             for (a, rank_a), (b, rank_b) in combinations(places, 2):
@@ -89,8 +92,9 @@ def _index(judged: Sequence[Outcome]) -> tuple[list[ItemId], tuple[Ints, Ints]]:
 
 
 def _strongly_connected(first: Ints, second: Ints, probability: Floats, n: int) -> bool:
-    """Ford's condition: everyone can be reached from everyone along wins."""
+    """Ford's condition, in each part where anyone met: everyone can be reached from everyone along wins."""
     winners = np.concatenate([first[probability > 0], second[probability < 1]])
     losers = np.concatenate([second[probability > 0], first[probability < 1]])
     graph = coo_array((np.ones(len(winners)), (winners, losers)), shape=(n, n))
-    return connected_components(graph, directed=True, connection="strong")[0] == 1
+    strong, weak = (connected_components(graph, directed=True, connection=c)[0] for c in ("strong", "weak"))
+    return bool(strong == weak)

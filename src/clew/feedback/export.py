@@ -5,7 +5,7 @@ Where the prompt is text, so are the answers; where it is a conversation, prompt
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,41 +18,45 @@ Row = dict[str, Any]
 
 
 def pairs(store: Store) -> list[Row]:
-    """One row a pair of items that was judged: `prompt, chosen, rejected, agreement, weight`.
+    """One row a pair of items that was judged: `prompt, chosen, rejected, agreement, margin, weight`.
 
-    `agreement` is the mean probability that the chosen one is better, a soft label; `weight` is the number of votes,
-    so that training on the rows is training on the votes. Pairs judged even have no winner and are left out.
-    A revision is a pair too: the edited answer is chosen.
+    `agreement` is the mean probability that the chosen one is better, a soft label; `margin` the mean strength of
+    preference; `weight` the number of votes, so that training on the rows is training on the votes. Pairs judged
+    even have no winner and are left out. A revision is a pair too: the edited answer is chosen.
     """
     items = store.items()
-    votes: dict[tuple[ItemId, ItemId], list[float]] = defaultdict(list)
+    votes: dict[tuple[ItemId, ItemId], list[tuple[float, float]]] = defaultdict(list)
     for o in outcomes(store.feedback()):
-        key, p = (
-            ((o.first, o.second), o.probability) if o.first < o.second else ((o.second, o.first), 1 - o.probability)
-        )
-        votes[key].append(p)
-    rows = [_pair_row(items, a, b, found) for (a, b), found in votes.items() if sum(found) * 2 != len(found)]
+        if o.first < o.second:
+            votes[o.first, o.second].append((o.probability, o.margin))
+        else:
+            votes[o.second, o.first].append((1 - o.probability, -o.margin))
+    shares = {key: _mean(p for p, _ in found) for key, found in votes.items()}
+    rows = [_pair_row(items, *key, votes[key]) for key, share in shares.items() if share != 0.5]
     for record in store.feedback("revision"):
         assert isinstance(record.answer, Revision)
         item = items[record.items[0]]
-        rows.append(_pair(item.prompt, record.answer.text, item.completion, agreement=1.0, weight=1.0))
+        better = Item(prompt=item.prompt, completion=record.answer.text)
+        rows.append(_pair(better, item, agreement=1.0, margin=0.0, weight=1.0))
     return rows
 
 
-def _pair_row(items: Mapping[ItemId, Item], a: ItemId, b: ItemId, votes: list[float]) -> Row:
-    share = sum(votes) / len(votes)
-    chosen, rejected = (a, b) if share > 0.5 else (b, a)
-    texts = (items[chosen].completion, items[rejected].completion)
-    return _pair(items[a].prompt, *texts, agreement=max(share, 1 - share), weight=float(len(votes)))
+def _pair_row(items: Mapping[ItemId, Item], a: ItemId, b: ItemId, votes: Sequence[tuple[float, float]]) -> Row:
+    share, margin = _mean(p for p, _ in votes), _mean(m for _, m in votes)
+    chosen, rejected = (items[a], items[b]) if share > 0.5 else (items[b], items[a])
+    strength = max(margin if share > 0.5 else -margin, 0.0)
+    return _pair(chosen, rejected, agreement=max(share, 1 - share), margin=strength, weight=float(len(votes)))
 
 
-def _pair(prompt: Text, chosen: str, rejected: str, *, agreement: float, weight: float) -> Row:
+def _pair(chosen: Item, rejected: Item, *, agreement: float, margin: float, weight: float) -> Row:
     return {
-        "prompt": _asked(prompt),
-        "chosen": _said(prompt, chosen),
-        "rejected": _said(prompt, rejected),
+        "prompt": _asked(chosen.prompt),
+        "chosen": _said(chosen),
+        "rejected": _said(rejected),
         "agreement": agreement,
+        "margin": margin,
         "weight": weight,
+        **_cut(chosen, rejected),
     }
 
 
@@ -78,8 +82,9 @@ def rankings(store: Store) -> list[Row]:
         strengths = [round(entry[1], 9) for entry in ordered]
         ranks = [strengths.index(s) for s in strengths]
         if len(ordered) > 1:
-            answers = [_said(prompt, item.completion) for item, *_ in ordered]
-            rows.append({"prompt": _asked(prompt), "completions": answers, "ranks": ranks})
+            answers = [item for item, *_ in ordered]
+            row = {"prompt": _asked(prompt), "completions": [_said(item) for item in answers], "ranks": ranks}
+            rows.append({**row, **_cut(*answers)})
     return rows
 
 
@@ -97,15 +102,21 @@ def singles(store: Store) -> list[Row]:
 
 
 def _single(item: Item) -> Row:
-    return {"prompt": _asked(item.prompt), "completion": _said(item.prompt, item.completion)}
+    return {"prompt": _asked(item.prompt), "completion": _said(item), **_cut(item)}
 
 
 def _asked(prompt: Text) -> str | list[dict[str, str]]:
     return prompt if isinstance(prompt, str) else [{"role": m.role, "content": m.content} for m in prompt]
 
 
-def _said(prompt: Text, answer: str) -> str | list[dict[str, str]]:
-    return answer if isinstance(prompt, str) else [{"role": "assistant", "content": answer}]
+def _said(item: Item) -> str | list[dict[str, str]]:
+    return item.completion if isinstance(item.prompt, str) else [{"role": "assistant", "content": item.completion}]
+
+
+def _cut(*answers: Item) -> dict[str, list[int]]:
+    """Which answers were ended by the limit of their length: they are learnt without a stop token."""
+    places = [i for i, item in enumerate(answers) if item.cut]
+    return {"cut": places} if places else {}
 
 
 def _by_prompt(store: Store) -> dict[Text, list[tuple[Item, float, float, int]]]:

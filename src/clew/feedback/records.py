@@ -24,6 +24,8 @@ class Item(Record):
     completion: str
     source: str = ""
     """Which model or person wrote it; raters never see it."""
+    cut: bool = False
+    """Ended by the limit of its length, not by its writer: training must not take its last word for an end."""
 
     @property
     def id(self) -> ItemId:

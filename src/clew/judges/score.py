@@ -4,12 +4,14 @@ import inspect
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
+from numbers import Real
 from typing import Any
 
 from clew.batch import evaluate
 from clew.config import Choice, Config, ConfigError, import_function
 from clew.data.collate import collate
-from clew.models.load import load_scalar
+from clew.models.load import load_judge
+from clew.models.policy import Policy
 from clew.models.reward import ScalarModel
 from clew.types import Reward, Rollout, Score
 
@@ -28,9 +30,12 @@ class RewardSource(Config):
     """Bound on the absolute value, before the weight."""
 
 
-def make_reward(sources: Sequence[RewardSource], *, max_tokens: int = 16384) -> Reward:
-    """The weighted sum of sources; it abstains where any of them does. `Score.parts` holds each before its weight."""
-    named = [(_name(s, i), s, _make_one(s, max_tokens)) for i, s in enumerate(sources)]
+def make_reward(sources: Sequence[RewardSource], policy: Policy, *, max_tokens: int = 16384) -> Reward:
+    """The weighted sum of sources; it abstains where any of them does. `Score.parts` holds each before its weight.
+
+    Raises ConfigError or ValueError for a source that cannot judge this policy's tokens.
+    """
+    named = [(_name(s, i), s, _make_one(s, policy, max_tokens)) for i, s in enumerate(sources)]
 
     def total(rollouts: Sequence[Rollout]) -> list[Score]:
         columns = [(name, source, reward(rollouts)) for name, source, reward in named]
@@ -49,11 +54,11 @@ def _combine(values: list[tuple[str, RewardSource, float | None]]) -> Score:
     return Score(sum(source.weight * parts[name] for name, source, _ in values), parts)
 
 
-def _make_one(source: RewardSource, max_tokens: int) -> Reward:
+def _make_one(source: RewardSource, policy: Policy, max_tokens: int) -> Reward:
     if (source.model is None) == (source.function is None):
         raise ConfigError(f"a reward is either a model or a function; got {source!r}")
     if source.model is not None:
-        return partial(score_with_model, load_scalar(source.model), max_tokens=max_tokens)
+        return partial(score_with_model, load_judge(source.model, policy), max_tokens=max_tokens)
     assert source.function is not None
     return function_reward(import_function(source.function.name), **source.function.options)
 
@@ -100,7 +105,7 @@ def function_reward(function: RewardFunction, **options: Any) -> Reward:
 def _checked(value: float | None, name: str, rollout: Rollout) -> Score:
     if value is None:
         return Score(None)
-    if not isinstance(value, (int, float)) or not math.isfinite(value):
+    if not isinstance(value, Real) or not math.isfinite(value):
         raise ValueError(
             f"reward {name} returned {value!r} for prompt {rollout.prompt_id}, completion {rollout.text!r:.80}; "
             "expected a finite number, or None to abstain"

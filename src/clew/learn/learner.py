@@ -86,7 +86,9 @@ class Learner:
         metrics = self.accumulate(*parts)
         norm = nn.utils.clip_grad_norm_(self.named.values(), self.options.clip)
         if not torch.isfinite(norm) or not all(math.isfinite(v) for k, v in metrics.items() if k.startswith("loss/")):
-            raise NotFinite(self._culprit(parts))
+            says = self._culprit(parts)
+            self.optimiser.zero_grad(set_to_none=True)
+            raise NotFinite(says)
         rate = rate_at(self.steps, self.total_steps, self.options)
         for group in self.optimiser.param_groups:
             group["lr"] = rate

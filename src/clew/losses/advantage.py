@@ -28,7 +28,8 @@ def group_mean(rewards: Tensor) -> Tensor:
 
     Its expected gradient is (1 - 1/G) times the true one, since the baseline contains the sample itself.
     """
-    return rewards - rewards.mean(1, keepdim=True)
+    shifted = rewards - rewards[:, :1]  # equal rewards must give zero, which the mean's rounding would not
+    return shifted - shifted.mean(1, keepdim=True)
 
 
 def group_normalised(rewards: Tensor, *, eps: float = 1e-4) -> Tensor:

@@ -138,3 +138,10 @@ def _log_odds(mean_logp: Tensor) -> Tensor:
 
 PAIR_LOSSES = {f.__name__: f for f in (dpo, robust_dpo, ipo, ipo_mean, hinge, apo_zero, apo_down, simpo, orpo)}
 REFERENCE_FREE = {simpo, orpo}
+
+
+def implicit_rewards(pair: PairLogps, loss: Callable[..., Tensor] | None) -> tuple[Tensor, Tensor]:
+    """What the loss takes for the worth of both answers, before its beta: log-ratios, or mean log-probabilities."""
+    if loss in REFERENCE_FREE:
+        return pair.chosen_mean, pair.rejected_mean
+    return pair.chosen_ratio, pair.rejected_ratio

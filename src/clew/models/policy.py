@@ -1,5 +1,6 @@
 """The language model: log-probabilities and entropies of scored tokens, packed inside, [B, T] outside."""
 
+from collections.abc import Collection
 from pathlib import Path
 
 import torch
@@ -36,6 +37,11 @@ class Policy(nn.Module):
         configured = self.module.generation_config.eos_token_id if self.module.generation_config else None
         ids = configured if isinstance(configured, list) else [configured]
         return frozenset(i for i in (*ids, self.tokenizer.eos_token_id) if isinstance(i, int))
+
+    def stop_at(self, ids: Collection[int]) -> None:
+        """Let these tokens end an answer too: what a chat template ends a turn with. Saved with the model."""
+        if self.module.generation_config is not None and not self.stop_ids.issuperset(ids):
+            self.module.generation_config.eos_token_id = sorted(self.stop_ids.union(ids))
 
     def evaluate(self, batch: Batch) -> Outputs:
         """Log-probability and entropy [B, T] of every scored token, at the policy's temperature."""

@@ -71,7 +71,7 @@ class ScalarModel(nn.Module):
 
     def set_cuts(self, raw: Tensor) -> None:
         """Make it an ordinal model; values are replaced in place, so that an optimiser keeps its parameter."""
-        if self.cuts is None:
+        if self.cuts is None or self.cuts.shape != raw.shape:
             self.cuts = nn.Parameter(raw.to(self.device))
         else:
             self.cuts.data.copy_(raw)

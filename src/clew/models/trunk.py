@@ -64,8 +64,28 @@ class Trunk:
         if self.packed:
             self.module.config._attn_implementation = ATTENTION
 
+    @property
+    def context(self) -> int | None:
+        """Tokens a row may have; None where nothing limits it.
+
+        Rotary scaling that changes with the longest row of a call (dynamic, longrope) would let neighbours decide
+        what a row's log-probabilities are: such models are used up to the length where it sets in.
+        """
+        config = self.module.config.get_text_config()
+        limit: int | None = getattr(config, "max_position_embeddings", None)
+        rope = getattr(config, "rope_parameters", None) or {}
+        if rope.get("rope_type") in ("dynamic", "longrope"):
+            limit = rope.get("original_max_position_embeddings") or limit
+        return limit
+
     def encode(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """States of the batch's tokens, and the place [B, T] of each real token among them."""
+        """States of the batch's tokens, and the place [B, T] of each real token among them.
+
+        Raises ValueError for a row that is longer than the model's context.
+        """
+        longest = int(batch.real.sum(1).max())
+        if self.context is not None and longest > self.context:
+            raise ValueError(f"a row has {longest} tokens and the model's context {self.context}; shorten max_length")
         if self.packed:
             layout = Layout.of(batch.tokens, batch.real, batch.mask)
             return self.encode_packed(layout.tokens, layout.positions, layout), layout.index

@@ -155,6 +155,7 @@ def kahneman_tversky() -> Iterator[Result]:
     batch = batch.with_extras(
         ref_logps=world.ref.repeat(2),
         desirable=torch.tensor([True] * 5 + [False] * 5),
+        agreement=torch.ones(10),
         z=torch.full((10,), z, dtype=torch.float64),
     ).with_weights(item=torch.cat([good, 1 - good]) / 5)
     part = Part(batch, kto_objective(partial(kto, beta=BETA)))

@@ -1,22 +1,24 @@
 """Evaluation on held-out prompts: gold, win rate, KL, and alarms for every checkpoint of every policy."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from pydantic import Field
 
 from clew.batch import evaluate
 from clew.config import Choice, Training, import_function
 from clew.data.chat import Codec, Encoding
 from clew.data.collate import collate
-from clew.data.sources import Source, load_examples
+from clew.data.sources import Source, load_examples, without_repeats
 from clew.engines.local import LocalEngine
 from clew.evaluate.hacking import Signs, as_rows, disagreement, distinct, findings, repetition, verdict
 from clew.evaluate.winrate import mean_interval, paired_gain, win_rate
 from clew.judges.score import function_reward, score_with_model
-from clew.models.load import load_policy, load_scalar
-from clew.runs import NoState, Run
+from clew.models.load import check_vocabulary, load_judge, load_policy
+from clew.runs import Run
 from clew.track import Console
 from clew.types import Sampling
 
@@ -32,7 +34,8 @@ class Evaluate(Training):
     """Held-out prompts."""
     encoding: Encoding = Encoding()
     max_tokens: int = 64
-    temperature: float = 1.0
+    temperature: float = Field(default=1.0, ge=0)
+    """0 is greedy."""
     proxy: str
     """Folder of the reward model that was trained on."""
     heldout: tuple[str, ...] = ()
@@ -50,18 +53,20 @@ def run(config: Evaluate) -> None:
         if run.is_finished:
             return
         bench = Bench(config)
-        points = [("baseline", 0, Path(config.baseline)), *points_of(config)]
-        rows: list[dict[str, Any]] = []
-        start: Record = {}
-        for step in run.steps(len(points), NoState(), save_every=len(points), keep=1):
-            name, number, folder = points[step.number]
-            measured = step.journal(lambda folder=folder: [bench.measure(folder)])[0]
-            start = start or measured
-            rows.append({"policy": name, "step": number, "final": folder.name == "model", **compared(measured, start)})
-            step.track({"gold": rows[-1]["gold"]["value"], "kl": rows[-1]["kl"]["value"]})
-            run.ledger["tokens_generated"] += sum(measured["length"])
-            if folder.name == "model" or step.number == 0:
-                step.samples(samples_of(name, measured, config.shown))
+        points = [Point("baseline", 0, True, Path(config.baseline)), *points_of(config)]
+        seen = Seen()
+        for step in run.steps(len(points), seen, save_every=1, keep=1):
+            point = points[step.number]
+            seen.records.append(bench.measure(point.folder))
+            found = compared(seen.records[-1], seen.records[0])
+            step.track({"gold": found["gold"]["value"], "kl": found["kl"]["value"]})
+            run.ledger["tokens_generated"] += sum(seen.records[-1]["length"])
+            if point.final:
+                step.samples(samples_of(point.policy, seen.records[-1], config.shown))
+        rows = [
+            {"policy": p.policy, "step": p.step, "final": p.final, **compared(record, seen.records[0])}
+            for p, record in zip(points, seen.records, strict=True)
+        ]
         run.write("evaluation.json", {"points": rows, "prompts": len(bench.prompts)})
         for row in rows:
             if row["final"] and row["policy"] != "baseline":
@@ -69,14 +74,34 @@ def run(config: Evaluate) -> None:
         run.finish()
 
 
-def points_of(config: Evaluate) -> Iterator[tuple[str, int, Path]]:
-    """Name, step and model folder of everything there is to measure, checkpoints first."""
+class Point(NamedTuple):
+    policy: str
+    step: int  # of the checkpoint; -1 for the result
+    final: bool
+    folder: Path
+
+
+class Seen:
+    """What has been measured so far: the state of the loop."""
+
+    def __init__(self) -> None:
+        self.records: list[Record] = []
+
+    def save(self, folder: Path) -> None:
+        (folder / "measured.json").write_text(json.dumps(self.records))
+
+    def load(self, folder: Path) -> None:
+        self.records = json.loads((folder / "measured.json").read_text())
+
+
+def points_of(config: Evaluate) -> Iterator[Point]:
+    """Everything there is to measure, checkpoints first."""
     for name, place in config.policies.items():
         folder = Path(place)
         for checkpoint in sorted(folder.glob("checkpoints/checkpoint-*[0-9]")):
-            yield name, int(checkpoint.name.removeprefix("checkpoint-")), checkpoint
+            yield Point(name, int(checkpoint.name.removeprefix("checkpoint-")), False, checkpoint)
         final = folder / "model" if (folder / "model").is_dir() else folder
-        yield name, -1, final
+        yield Point(name, -1, True, final)
 
 
 class Bench:
@@ -85,16 +110,17 @@ class Bench:
     def __init__(self, config: Evaluate) -> None:
         self.config = config
         self.start = load_policy(config.baseline, device=config.device)
-        self.start.temperature = config.temperature
+        self.start.temperature = config.temperature or 1.0  # greedy answers, as the untempered model sees them
         codec = Codec(self.start.tokenizer, config.encoding)
-        self.prompts = codec.prompts(load_examples(config.data), config.max_tokens)
-        self.judges = [load_scalar(folder, device=config.device) for folder in (config.proxy, *config.heldout)]
+        self.prompts = codec.prompts(without_repeats(load_examples(config.data)), config.max_tokens)
+        self.judges = [load_judge(f, self.start, device=config.device) for f in (config.proxy, *config.heldout)]
         self.gold = function_reward(import_function(config.gold.name), **config.gold.options) if config.gold else None
 
     def measure(self, folder: Path) -> Record:
         """One answer a prompt, and what every judge says of it."""
         policy = load_policy(str(folder), device=self.config.device)
-        policy.temperature = self.config.temperature
+        check_vocabulary(policy.tokenizer, self.start.tokenizer, str(folder))
+        policy.temperature = self.start.temperature
         engine = LocalEngine(policy, slots=self.config.slots)
         sampling = Sampling(self.config.max_tokens, self.config.temperature)
         rollouts = engine.generate(self.prompts, n=1, sampling=sampling, key=(self.config.seed, 0))
@@ -165,12 +191,9 @@ def signs_of(now: Record, start: Record) -> Signs:
 
 def samples_of(name: str, measured: Record, shown: int) -> list[dict[str, Any]]:
     """The first answers, for people to read; with what gold and proxy say of each."""
-    keys = ("prompts", "texts", "gold")
+    columns = {"prompt": measured["prompts"], "text": measured["texts"], "proxy": measured["judges"][0]}
+    columns |= {"gold": measured["gold"]} if measured["gold"] else {}
     return [
-        {
-            "policy": name,
-            **{key.removesuffix("s"): measured[key][i] for key in keys if measured[key]},
-            "proxy": measured["judges"][0][i],
-        }
+        {"policy": name, **{key: values[i] for key, values in columns.items()}}
         for i in range(min(shown, len(measured["texts"])))
     ]

@@ -4,10 +4,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
+from pydantic import Field
 
 from clew.config import Choice, Config, Training, import_function
 from clew.data.chat import Codec, Encoding
-from clew.data.sources import Source, load_examples
+from clew.data.sources import Source, load_examples, without_repeats
 from clew.engines.local import LocalEngine
 from clew.feedback.export import EXPORTS, write_rows
 from clew.feedback.raters import RATERS, SimulatedRater
@@ -21,10 +22,10 @@ from clew.types import Prompt, Reward, Rollout, Sampling, Text
 
 
 class SamplingConfig(Config):
-    max_tokens: int = 64
-    temperature: float = 1.0
-    top_k: int | None = None
-    top_p: float = 1.0
+    max_tokens: int = Field(default=64, ge=1)
+    temperature: float = Field(default=1.0, ge=0)
+    top_k: int | None = Field(default=None, ge=1)
+    top_p: float = Field(default=1.0, gt=0, le=1)
 
     def sampling(self) -> Sampling:
         return Sampling(**self.model_dump())
@@ -63,7 +64,7 @@ def run(config: Label) -> None:
             return
         policy = load_policy(config.model, precision=config.precision, device=config.device)
         codec = Codec(policy.tokenizer, config.encoding)
-        examples = load_examples(config.data)
+        examples = without_repeats(load_examples(config.data))
         prompts = codec.prompts(examples, config.sampling.max_tokens)
         asked = {e.id: e.prompt for e in examples}
         gold = function_reward(import_function(config.gold.name), **config.gold.options)
@@ -148,7 +149,7 @@ def make_raters(config: Label) -> list[SimulatedRater]:
 def item_of(rollout: Rollout, prompt: Text) -> Item:
     """The answer with what was asked: text, or a conversation, whose template put a space before the answer."""
     answer = rollout.text if isinstance(prompt, str) else rollout.text.strip()
-    return Item(prompt=prompt, completion=answer, source=f"version {rollout.version}")
+    return Item(prompt=prompt, completion=answer, source=f"version {rollout.version}", cut=rollout.stop != "end")
 
 
 def sample_of(rollout: Rollout) -> dict[str, Any]:

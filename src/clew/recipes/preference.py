@@ -10,14 +10,14 @@ from torch import Tensor
 from clew.batch import Batch, Metric, Model, Objective, Outputs, Term, evaluate, item_weights
 from clew.config import Choice, ConfigError, Training, option
 from clew.data.chat import Codec, Encoded, Encoding
-from clew.data.collate import collate
+from clew.data.collate import collate, mismatched
 from clew.data.sources import Example, Source, load_examples, step_indices
 from clew.learn.checkpoint import TrainState
 from clew.learn.invariants import check_loss_at_reference, check_reference, check_rows
 from clew.learn.learner import Learner, Optimiser, Part
-from clew.losses.pair import PAIR_LOSSES, REFERENCE_FREE, PairLogps, expected_loss
+from clew.losses.pair import PAIR_LOSSES, REFERENCE_FREE, PairLogps, expected_loss, implicit_rewards
 from clew.losses.single import kto, mismatched_kl
-from clew.models.load import frozen, load_policy
+from clew.models.load import load_policy, load_reference
 from clew.runs import Loop, Run
 from clew.track import Console
 
@@ -48,15 +48,16 @@ def run(config: Preference) -> None:
         if run.is_finished:
             return
         policy = load_policy(config.model, precision=config.precision, device=config.device)
-        reference = load_policy(config.reference, device=config.device) if config.reference else frozen(policy)
+        reference = load_reference(config.reference, policy)
         codec = Codec(policy.tokenizer, config.encoding)
         items = arranged(codec.answers(load_examples(config.data)), config)
+        held = pairs_of(codec.answers(load_examples(config.heldout))) if config.heldout else []
         run.note(f"preference: {dict(codec.counts)}")
-        check_rows([row for _, rows in items for row in rows], policy.stop_ids)
+        policy.stop_at(codec.stops())
+        check_rows([row for _, rows in (*items, *held) for row in rows], policy.stop_ids, policy.trunk.context)
         train(policy, reference, items, config, run)
         policy.save(run.model_folder)
-        if config.heldout is not None:
-            held = pairs_of(codec.answers(load_examples(config.heldout)))
+        if held:
             run.write("result.json", {"heldout_accuracy": accuracy(policy, reference, held, config)})
         run.finish()
 
@@ -88,8 +89,10 @@ def arranged(items: list[Item], config: Preference) -> list[Item]:
     singles = [(e, rows) for e, rows in items if e.label is not None]
     for example, (chosen, rejected) in pairs:
         singles += [(replace(example, label=1.0), [chosen]), (replace(example, label=0.0), [rejected])]
-    if not singles:
-        raise ConfigError(f"kto learns from labelled answers or pairs; {config.data.path} has neither")
+    if not singles or config.batch < 2 or not all(e.label in (0, 1) for e, _ in singles):
+        raise ConfigError(
+            f"kto needs answers labelled true or false, or pairs ({config.data.path}), and a batch over 1"
+        )
     return singles
 
 
@@ -106,7 +109,7 @@ def pairs_of(items: list[Item]) -> list[Item]:
 def make_batch(items: list[Item]) -> Batch:
     batch = collate([rows for _, rows in items], ranks=[list(range(len(rows))) for _, rows in items])
     batch = batch.with_extras(
-        desirable=torch.tensor([(e.label or 0.0) > 0.5 for e, _ in items]),
+        desirable=torch.tensor([e.label == 1 for e, _ in items]),
         agreement=torch.tensor([e.agreement for e, _ in items]),
     )
     return batch.with_weights(item=item_weights(batch, torch.tensor([e.weight for e, _ in items])))
@@ -118,12 +121,12 @@ def pair_objective(loss: partial[Tensor]) -> Objective:
     def objective(outputs: Outputs, batch: Batch) -> tuple[list[Term], list[Metric]]:
         assert outputs.logps is not None and outputs.entropy is not None
         pair = pair_logps(batch, outputs.logps)
-        gap = pair.gap.detach()
+        chosen, rejected = implicit_rewards(pair, loss.func)
         metrics = [
-            Metric.mean("rewards/chosen", beta * pair.chosen_ratio),
-            Metric.mean("rewards/rejected", beta * pair.rejected_ratio),
-            Metric.mean("rewards/margins", beta * gap),
-            Metric.mean("rewards/accuracies", (gap > 0) + 0.5 * (gap == 0)),
+            Metric.mean("rewards/chosen", beta * chosen),
+            Metric.mean("rewards/rejected", beta * rejected),
+            Metric.mean("rewards/margins", beta * (chosen - rejected)),
+            Metric.mean("rewards/accuracies", (chosen > rejected) + 0.5 * (chosen == rejected)),
             Metric.mean("logps/chosen", pair.chosen),
             Metric.mean("logps/rejected", pair.rejected),
             Metric.mean("entropy", outputs.entropy, batch.mask),
@@ -146,13 +149,13 @@ def kto_objective(loss: partial[Tensor]) -> Objective:
     def objective(outputs: Outputs, batch: Batch) -> tuple[list[Term], list[Metric]]:
         assert outputs.logps is not None
         ratios = batch.per_row(outputs.logps) - batch.extras["ref_logps"]
-        good = batch.extras["desirable"]
+        good, sure, z = (batch.extras[name] for name in ("desirable", "agreement", "z"))
         metrics = [
             Metric.mean("rewards/chosen", beta * ratios, good),
             Metric.mean("rewards/rejected", beta * ratios, ~good),
-            Metric.mean("kl", batch.extras["z"]),
+            Metric.mean("kl", z),
         ]
-        return [Term("pair", loss(ratios, good, batch.extras["z"]), "item")], metrics
+        return [Term("pair", sure * loss(ratios, good, z) + (1 - sure) * loss(ratios, ~good, z), "item")], metrics
 
     return objective
 
@@ -161,8 +164,7 @@ def summed_logps(model: Model, items: list[Item], config: Preference) -> list[Te
     """Log-probability of every row, without gradient: a tensor an item."""
     found: list[Tensor] = []
     for start in range(0, len(items), 256):
-        chunk = items[start : start + 256]
-        batch = make_batch(chunk)
+        batch = make_batch(chunk := items[start : start + 256])
         logps = evaluate(model, batch, max_tokens=config.learner.max_tokens).logps
         assert logps is not None
         found += batch.per_row(logps.cpu()).split([len(rows) for _, rows in chunk])
@@ -170,31 +172,29 @@ def summed_logps(model: Model, items: list[Item], config: Preference) -> list[Te
 
 
 def reference_point(policy: Model, reference: Model, items: list[Item], config: Preference) -> Tensor:
-    """KTO's z for the whole step, [N]: log-ratios of each prompt with the answer that belongs to the one before."""
-    swapped: list[Item] = []
-    for (example, rows), (_, others) in zip(items, [items[-1], *items[:-1]], strict=True):
-        prompt, answer = rows[0].mask.index(True), others[0].mask.index(True)
-        tokens = rows[0].tokens[:prompt] + others[0].tokens[answer:]
-        swapped.append((example, [Encoded(tokens, [False] * prompt + others[0].mask[answer:], others[0].complete)]))
+    """KTO's z for the whole step, [N]: the mean log-ratio of mismatched prompts and answers."""
+    rows = mismatched([rows[0] for _, rows in items], max_length=config.encoding.max_length)
+    swapped = [(example, [row]) for (example, _), row in zip(items, rows, strict=True)]
     ours, theirs = (torch.cat(summed_logps(model, swapped, config)) for model in (policy, reference))
     return mismatched_kl(ours - theirs).expand(len(items))
 
 
 def check_step_0(policy: Model, loss: partial[Tensor], batch: Batch, config: Preference) -> None:
-    """Where the reference is the model we start from: KL = 0, and the loss has its value at a gap of zero."""
+    """Where the reference is the model we start from: KL = 0, the loss as at a gap of zero."""
     if config.reference is not None or loss.func in REFERENCE_FREE:
         return
     logps = evaluate(policy, batch, max_tokens=config.learner.max_tokens).logps
     assert logps is not None
-    check_reference(batch.per_row(logps.cpu()), batch.extras["ref_logps"], tolerance=1e-3)
-    if loss.func is not kto:
+    check_reference(batch.per_row(logps.cpu()), batch.extras["ref_logps"], batch.lengths(), precision=config.precision)
+    if loss.func is not kto and config.precision == "fp32":
         pair = pair_logps(batch, logps.cpu())
-        at_reference = pair._replace(chosen=pair.ref_chosen, rejected=pair.ref_rejected)
-        check_loss_at_reference(loss(pair), loss(at_reference), tolerance=1e-2)
+        check_loss_at_reference(loss(pair), loss(pair._replace(chosen=pair.ref_chosen, rejected=pair.ref_rejected)))
 
 
 def accuracy(policy: Model, reference: Model, pairs: list[Item], config: Preference) -> float:
-    """How often the implicit reward log pi/ref prefers the chosen answer; equal counts half."""
+    """How often the implicit reward prefers the chosen answer; equal counts half."""
     ours, theirs = (torch.stack(summed_logps(model, pairs, config)) for model in (policy, reference))
-    chosen, rejected = (ours - theirs).unbind(1)
+    lengths = torch.tensor([[sum(row.mask) for row in rows] for _, rows in pairs])
+    pair = PairLogps(*ours.unbind(1), *theirs.unbind(1), *lengths.unbind(1))
+    chosen, rejected = implicit_rewards(pair, LOSSES.get(config.loss.name))
     return float(((chosen > rejected) + 0.5 * (chosen == rejected)).mean())

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from clew.batch import Batch, Metric, Model, Outputs, Term, token_weights
-from clew.config import Training
+from clew.config import ConfigError, Training
 from clew.data.chat import Encoded
 from clew.data.collate import collate
 from clew.data.sources import Source, load_examples, step_indices
@@ -31,7 +31,11 @@ def run(config: Pretrain) -> None:
     with Run(config, config.out, "pretrain", [Console()]) as run:
         if run.is_finished:
             return
-        texts = [str(example.answers[0]) for example in load_examples(config.data)]
+        texts = [
+            whole for e in load_examples(config.data) for whole in e.answers if isinstance(whole, str) and not e.prompt
+        ]
+        if not texts:
+            raise ConfigError(f"pretraining reads plain text; {config.data.path} has no column 'text'")
         tokenizer = learn_tokenizer(texts, config.tokenizer)
         device = pick_device(config.device)
         policy = new_policy(config.model, tokenizer, seed=config.seed, device=device, precision=config.precision)

@@ -61,14 +61,15 @@ def run(config: RewardConfig) -> None:
         codec = Codec(model.tokenizer, config.encoding)
         items = codec.answers(load_examples(config.data))
         run.note(f"reward: {dict(codec.counts)}")
-        check_rows([row for _, rows in items for row in rows], codec.stops())
+        check_rows([row for _, rows in items for row in rows], codec.stops(), model.trunk.context)
+        held = codec.answers(load_examples(config.heldout)) if config.heldout else []
         train(model, items, config, run)
+        model.trunk.precision = "fp32"  # what is saved is judged as it will be loaded
         reference = codec.answers(load_examples(config.reference)) if config.reference else items[:512]
         normalise(model, reference, config)
         model.save(run.model_folder)
         check_reload(model, [row for _, rows in items[:4] for row in rows], run.model_folder)
-        if config.heldout is not None:
-            held = codec.answers(load_examples(config.heldout))
+        if held:
             run.write("result.json", {"heldout_accuracy": accuracy(model, held, config), "heldout_items": len(held)})
         run.finish()
 
@@ -105,6 +106,8 @@ def make_objective(model: Scoring, items: list[Item], config: RewardConfig) -> O
         if config.loss.name == "ordinal":
             levels = int(max(label for label in labels if label is not None)) + 1
             model.set_cuts(torch.linspace(-1, 1, levels - 1))
+        if config.loss.name == "thumbs" and not all(0 <= (e.label or 0) <= 1 for e, _ in items):
+            raise ConfigError(f"thumbs needs labels between 0 and 1; {config.data.path} has others (ratings?)")
         return point_objective(model, config)
     if any(len(rows) < 2 for _, rows in items):
         raise ConfigError(f"{config.loss.name} compares answers; {config.data.path} has prompts with only one")
@@ -178,4 +181,4 @@ def normalise(model: ScalarModel, items: list[Item], config: RewardConfig) -> No
     batch = make_batch(items)
     scores = evaluate(model, batch, max_tokens=config.learner.max_tokens).scores
     assert scores is not None
-    model.centre, model.scale = float(scores.mean()), max(float(scores.std()), 1e-6)
+    model.centre, model.scale = float(scores.mean()), max(float(scores.std()), 1e-6) if len(scores) > 1 else 1.0

@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
+from pydantic import Field
+
 from clew.batch import Averaging, Batch, Metric, Model, Objective, Outputs, Term, mean_of, token_weights
 from clew.config import Choice, Config, ConfigError, Training, option
 from clew.data.chat import Codec, Encoded, Encoding
@@ -17,7 +19,7 @@ from clew.learn.learner import Learner, Optimiser, Part
 from clew.losses.kl import KL_LOSSES, k3
 from clew.losses.token import POLICY_LOSSES, is_clipped, nll
 from clew.losses.value import VALUE_LOSSES
-from clew.models.load import frozen, load_policy, load_scalar
+from clew.models.load import check_vocabulary, load_policy, load_reference, load_scalar
 from clew.runs import Loop, Run
 from clew.track import Console
 from clew.types import Engine, Prompt, Reward, Sampling
@@ -46,7 +48,7 @@ class RL(Training, Shaping):
     """Prompts."""
     encoding: Encoding = Encoding()
     max_tokens: int = 64
-    temperature: float = 1.0
+    temperature: float = Field(default=1.0, gt=0)
     """Of sampling and of every log-probability. RL samples from the whole softmax: there is no top_k and no top_p."""
     reward: tuple[RewardSource, ...]
     steps: int = 100
@@ -70,18 +72,22 @@ class RL(Training, Shaping):
 def run(config: RL) -> None:
     if (config.critic is None) == (config.advantages.name == "gae"):
         raise ConfigError(f"advantages: {config.advantages.name} and critic: {config.critic} do not go together")
+    if config.ptx is not None and config.temperature != 1.0:
+        raise ConfigError(f"ptx keeps what the model knows at temperature 1; temperature is {config.temperature}")
     with Run(config, config.out, "rl", [Console()]) as run:
         if run.is_finished:
             return
         policy = load_policy(config.model, precision=config.precision, device=config.device)
-        reference = load_policy(config.reference, device=config.device) if config.reference else frozen(policy)
+        reference = load_reference(config.reference, policy)
         policy.temperature = reference.temperature = config.temperature
         critic = load_scalar(config.critic.model, device=config.device, seed=config.seed) if config.critic else None
         codec = Codec(policy.tokenizer, config.encoding)
         prompts = codec.prompts(load_examples(config.data), config.max_tokens)
         texts = [r[0] for _, r in codec.answers(load_examples(config.ptx.data))] if config.ptx else []
         run.note(f"rl: {dict(codec.counts)}")
-        engine, reward = LocalEngine(policy, slots=config.slots), make_reward(config.reward)
+        if critic is not None:
+            check_vocabulary(critic.tokenizer, policy.tokenizer, str(config.critic))
+        engine, reward = LocalEngine(policy, slots=config.slots), make_reward(config.reward, policy)
         train(policy, reference, critic, engine, reward, prompts, texts, config, run)
         policy.save(run.model_folder)
         run.finish()
@@ -104,22 +110,17 @@ def train(
         learners["critic"] = Learner(critic, config.critic.learner, total_steps=total)
     state = TrainState(learners, {"kl": config.kl.coefficient})
     sampling, budget = Sampling(config.max_tokens, config.temperature), config.learner.max_tokens
-    tolerance = 1e-3 if config.precision == "fp32" else 0.1
     objectives = {"policy": policy_objective(config, state.values), "critic": critic_objective(config)}
     for step in run.steps(config.steps, state, save_every=config.save_every, keep=config.keep):
         picked = step_indices(len(prompts), config.prompts, seed=config.seed, step=step.number)
         asked, key = [prompts[i] for i in picked], (config.seed, step.number)
         records = step.journal(partial(sampled, engine, reward, asked, sampling, config.group, key))
         batch, metrics = experience(
-            records,
-            reference,
-            critic,
-            config,
-            coefficient=state.values["kl"],
-            max_tokens=config.learner.max_tokens,
+            records, reference, critic, config, coefficient=state.values["kl"], max_tokens=budget
         )
         if step.number == 0:
-            check_rollouts(policy, batch, max_tokens=budget, tolerance=tolerance, from_reference=not config.reference)
+            same = not config.reference
+            check_rollouts(policy, batch, max_tokens=budget, precision=config.precision, from_reference=same)
         updates: list[dict[str, float]] = []
         for part in updates_of(batch, step.number, config):
             others = ptx_parts(texts, learners["policy"].steps, config)

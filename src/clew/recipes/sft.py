@@ -39,7 +39,8 @@ def run(config: SFT) -> None:
         codec = Codec(policy.tokenizer, config.encoding)
         rows = [encoded[0] for _, encoded in codec.answers(load_examples(config.data))]
         run.note(f"sft: {dict(codec.counts)}")
-        check_rows(rows, policy.stop_ids)
+        policy.stop_at(codec.stops())
+        check_rows(rows, policy.stop_ids, policy.trunk.context)
         train(policy, rows, config, run)
         policy.save(run.model_folder)
         if config.heldout is not None:
