@@ -85,3 +85,16 @@ def test_a_users_own_function_by_import_path():
     assert Choice.model_validate({"name": f"{__name__}:f", "beta": 2.0}).bind({})(3) == 6.0
     with pytest.raises(ConfigError, match="cannot import 'nowhere:f'"):
         Choice(name="nowhere:f").bind({})
+
+
+def test_numbers_are_those_people_write(tmp_path):
+    (tmp_path / "c.yaml").write_text("name: x\nloss: {name: f, beta: 1e-1}\ninner: {rate: 2.5E+3}\n")
+    config = load(Outer, tmp_path / "c.yaml", ["loss.gamma=1e2"])
+    assert config.loss.options == {"beta": 0.1, "gamma": 100.0}
+    assert config.inner.rate == 2500.0
+    assert apply_overrides({}, ["loss={name: f, beta: 1e-2}"]) == {"loss": {"name": "f", "beta": 0.01}}
+
+
+def test_an_override_fills_what_is_null_and_may_be_plain_text():
+    assert apply_overrides({"a": None}, ["a.b=1"]) == {"a": {"b": 1}}
+    assert apply_overrides({}, ["a=@one/x.jsonl", "b=Q: {q} A: b: c"]) == {"a": "@one/x.jsonl", "b": "Q: {q} A: b: c"}

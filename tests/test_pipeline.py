@@ -5,6 +5,7 @@ import pytest
 
 from clew import pipeline
 from clew.config import ConfigError
+from clew.runs import RunExists
 
 ROOT = Path(__file__).parents[1]
 
@@ -96,3 +97,16 @@ def test_pipelines_are_found_by_name_or_path():
     assert pipeline.find("pipelines/quickstart.yaml").name == "quickstart.yaml"
     with pytest.raises(ConfigError, match=r"no pipeline 'nope': neither a file nor one of .*quickstart"):
         pipeline.find("nope")
+
+
+def test_a_finished_stage_does_not_hide_a_changed_configuration(tmp_path):
+    file = write(tmp_path, ONE.format(out=tmp_path / "runs"))
+    pipeline.run(*pipeline.load(file), lambda text: None)
+    with pytest.raises(RunExists, match="files.prompts.num: 4 -> 5"):
+        pipeline.run(*pipeline.load(file, ["data.files.prompts.num=5"]), lambda text: None)
+
+
+def test_a_stage_may_lie_elsewhere(tmp_path):
+    text = ONE.format(out=tmp_path / "runs").replace("recipe: prepare", f"recipe: prepare\n    out: {tmp_path}/far", 1)
+    pipeline.run(*pipeline.load(write(tmp_path, text)), lambda text: None)
+    assert (tmp_path / "runs/copy/again.jsonl").read_text() == (tmp_path / "far/prompts.jsonl").read_text()

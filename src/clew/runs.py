@@ -138,7 +138,7 @@ class Run:
 
     def _claim(self, config: dict[str, Any]) -> None:
         resolved = self.folder / "config.yaml"
-        if not any((self.folder / name).exists() for name in WORK):
+        if not self.is_finished and not any((self.folder / name).exists() for name in WORK):
             write_durably(resolved, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
         before = yaml.safe_load(resolved.read_text(encoding="utf-8")) if resolved.exists() else {}
         changed = _differences(before, config)

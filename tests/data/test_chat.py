@@ -161,3 +161,54 @@ def test_the_real_tokenizer_joins_across_no_border(shared_data):
     row = answer(c, pair("Once upon a time", " there was a dog."))
     assert t.decode([x for x, m in zip(row.tokens, row.mask, strict=True) if m]) == "there was a dog.</s>"
     assert c.counts["tokens across the border"] == 0
+
+
+def test_answers_of_one_prompt_are_compared_under_the_same_prompt(codec):
+    c = codec(max_length=12, truncation="truncate_prompt_left")
+    example = Example("id", "how was the soup ?", (" it was good . it was good .", " bad ."), (0, 1))
+    long, short = c.encode(example)
+    assert long.tokens[: long.mask.index(True)] == short.tokens[: short.mask.index(True)]
+    assert len(long.tokens) == 12
+
+
+def test_a_cut_answer_has_no_end(codec):
+    c = codec()
+    example = Example("id", "how was the soup ?", (" it was good .", " it was"), (0, 1), cut=(1,))
+    whole, cut = c.encode(example)
+    assert whole.complete and whole.tokens[-1] == c.tokenizer.eos_token_id
+    assert not cut.complete and cut.mask[-1]
+    assert words(c, cut.tokens)[-1] == "was"
+
+
+def test_a_template_that_ends_turns_with_its_own_token_teaches_that_one(tokenizer):
+    t = AutoTokenizer.from_pretrained(gpt_like(tokenizer))
+    t.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})
+    c = Codec(t, Encoding(template="chatml"))
+    end = t.convert_tokens_to_ids("<|im_end|>")
+    assert c.stops() == {t.eos_token_id, end}
+    row = answer(c, pair(CHAT, (Message("assistant", "very good"),)))
+    assert row.tokens[-1] == end and row.mask[-1]
+
+
+def test_blanks_without_width_are_learnt(tokenizer, tmp_path):
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    raw = Tokenizer(
+        models.BPE({c: i for i, c in enumerate(["<s>", "</s>", *sorted(pre_tokenizers.ByteLevel.alphabet())])}, [])
+    )
+    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    raw.decoder, raw.post_processor = decoders.ByteLevel(), processors.ByteLevel(trim_offsets=True)
+    t = PreTrainedTokenizerFast(tokenizer_object=raw, bos_token="<s>", eos_token="</s>")
+    row = answer(Codec(t, Encoding()), pair("def f():", "\n    return 1  \n"))
+    assert all(row.mask[len("def f():") :])
+
+
+def test_a_row_without_an_answer_says_which_columns_it_has(codec):
+    with pytest.raises(ValueError, match=r"no answer to learn from; its other columns: \['response'\]"):
+        codec().encode(Example("id", "q", info={"response": "a"}))
+
+
+def test_no_prompt_left_is_said(codec):
+    with pytest.raises(ValueError, match="no prompt is left after encoding"):
+        codec(max_length=4, truncation="drop").prompts([pair("how was the soup ?", "")], 2)

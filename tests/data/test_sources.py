@@ -13,6 +13,7 @@ from clew.data.sources import (
     prompt_id,
     read_rows,
     step_indices,
+    without_repeats,
 )
 from clew.types import Message
 
@@ -198,3 +199,45 @@ def test_hh_as_it_is(shared_data, name):
     counts = describe(examples)
     assert counts["identical answers"] < 30
     assert np.mean([len(e.answers[0]) == 1 for e in examples]) > 0.98
+
+
+def test_conversations_and_texts_split_by_what_they_begin_with(tmp_path):
+    rows = [{"messages": [{"role": "user", "content": f"q{i // 2}"}, *reply(f"a{i}")]} for i in range(200)]
+    (tmp_path / "m.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    sides = [load_examples(Source(path=str(tmp_path / "m.jsonl"), part=p, heldout=0.3)) for p in ("train", "heldout")]
+    assert all(len(side) > 20 for side in sides)
+    train, held = ({e.answers[0][0].content for e in side} for side in sides)
+    assert not train & held
+
+
+def test_weights_have_mean_one_and_repeats_can_be_left_out(tmp_path):
+    rows = [
+        {"prompt": "a", "completion": "x", "weight": 3},
+        {"prompt": "a", "completion": "y", "weight": 0},
+        {"prompt": "b", "completion": "z", "weight": 3},
+    ]
+    (tmp_path / "w.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
+    examples = load_examples(Source(path=str(tmp_path / "w.jsonl")))
+    assert [e.weight for e in examples] == [1.5, 0.0, 1.5]
+    assert [e.answers for e in without_repeats(examples)] == [("x",), ("z",)]
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        (
+            {"prompt": "q", "chosen": "a", "rejected": "b", "agreement": 95},
+            r"'agreement' needs a finite number in \[0, 1\]",
+        ),
+        ({"prompt": "q", "chosen": "a", "rejected": "b", "weight": -3}, "'weight' needs a finite number of at least 0"),
+        ({"prompt": "q", "chosen": "a", "rejected": reply("b")}, "must both be text or both messages"),
+    ],
+)
+def test_numbers_out_of_range_are_refused(row, says):
+    with pytest.raises(ValueError, match=says):
+        parse_row(row, "here")
+
+
+def test_null_columns_are_absent_ones():
+    assert parse_row({"prompt": "q", "completion": "a", "label": None, "rating": 4}, "here").label == 4.0
+    assert parse_row({"prompt": "q", "completions": ["a", "b"], "ranks": None}, "here").ranks == (0, 1)

@@ -124,3 +124,16 @@ def test_noise_is_uniform_and_a_function_of_its_key():
     assert abs(np.corrcoef(draws[0], draws[1])[0, 1]) < 0.1
     assert len(set(keys.tolist())) == 1000
     assert np.array_equal(uniforms(keys[5:6], np.array([3])), draws[3, 5:6])
+
+
+def test_a_prompt_that_comes_again_gets_further_samples(engine):
+    once = engine.generate(PROMPTS[:1], n=4, sampling=Sampling(12), key=(7, 3))
+    twice = engine.generate([PROMPTS[0], PROMPTS[1], PROMPTS[0]], n=2, sampling=Sampling(12), key=(7, 3))
+    assert [r.tokens for r in twice[:2] + twice[4:]] == [r.tokens for r in once]
+    assert len({tuple(r.tokens) for r in once}) > 1
+
+
+def test_the_most_probable_token_stays_whatever_is_left_out():
+    logits, noise = torch.tensor([[0.0, 3.0, 1.0]]), torch.tensor([0.999], dtype=torch.float64)
+    assert sample(logits, noise, Sampling(1, top_p=1e-9))[0].item() == 1
+    assert sample(logits, noise, Sampling(1, top_k=1))[0].item() == 1

@@ -58,3 +58,7 @@ def test_disagreement_is_measured_against_the_start():
     assert disagreement(rng.normal(size=(3, 2000)), start) == pytest.approx(0.05, abs=0.02)
     assert disagreement(5 * rng.normal(size=(3, 2000)), start) > 0.7
     assert disagreement(start[:1], start[:1]) == 0.0
+
+
+def test_what_is_no_number_is_an_alarm():
+    assert state("divergence", kl_per_token=float("nan")) == "alarm"

@@ -97,3 +97,22 @@ def test_every_export_is_read_back_as_training_data(store, tmp_path):
         assert write_rows(file, export(store)) > 0
         for line in file.read_text().splitlines():
             assert parse_row(json.loads(line), name).prompt == "q"
+
+
+def test_strength_of_preference_and_cut_answers_reach_training(store):
+    cut = Item(prompt="q", completion="unfinish", cut=True)
+    store.add_items([cut])
+    task = Task(kind="comparison", prompt="q", items=(ITEMS["a"].id, cut.id))
+    store.add_tasks([task])
+    answers = [
+        Comparison(verdict="first", margin=3.0),
+        Comparison(verdict="second", margin=1.0),
+        Comparison(verdict="first"),
+    ]
+    for i, verdict in enumerate(answers):
+        rater = Rater(id=str(i), kind="person")
+        store.add_feedback([Feedback(task_id=task.id, items=task.items, rater=rater, answer=verdict)])
+    example = parse_row(pairs(store)[0], "row")
+    assert example.answers == ("a", "unfinish")
+    assert example.margin == pytest.approx(2 / 3)
+    assert example.cut == (1,)

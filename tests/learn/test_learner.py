@@ -105,3 +105,10 @@ def test_state_goes_on_where_it_was():
 def test_schedules(schedule, expected):
     options = Optimiser(lr=1.0, schedule=schedule, warmup=0.5, floor=0.1)
     assert [rate_at(s, 8, options) for s in range(8)] == pytest.approx(expected, abs=1e-6)
+
+
+def test_after_a_bad_step_a_good_one_works():
+    learner = Learner(Line(), Optimiser(), total_steps=2)
+    with pytest.raises(NotFinite):
+        learner.step(Part(batch(1, 3), lambda outputs, b: ([Term("bad", outputs.scores * torch.inf, "item")], [])))
+    assert learner.step(Part(batch(1, 3), squares(0.0)))["grad_norm"] > 0

@@ -102,3 +102,9 @@ def test_whitening_sees_only_the_mask():
 def test_whitening_one_token_leaves_it():
     out = whiten(tensor([[4.0, 0.0]]), tensor([[True, False]]))
     assert_close(out, tensor([[4.0, 0.0]]))
+
+
+@pytest.mark.parametrize("reward", [27.3, 1000.1])
+def test_equal_rewards_give_exactly_nothing(reward):
+    assert not group_normalised(torch.full((2, 7), reward)).any()
+    assert not leave_one_out(torch.full((2, 7), reward)).any()

@@ -104,3 +104,49 @@ def test_a_head_that_scales_in_an_unknown_way_is_used_whole(tokenizer, caplog):
 def scaled(output):
     output.logits = output.logits * 0.3 + 0.1 * output.logits.sin()
     return output
+
+
+@pytest.mark.parametrize(
+    ("family", "options"),
+    [
+        ("phimoe", {**SMALL, "sliding_window": 16, "num_local_experts": 2}),  # a window in the mask alone
+        ("diffllama", SMALL),  # a layer attends twice
+    ],
+)
+def test_what_a_short_probe_cannot_show_is_padded(family, options, tokenizer, caplog):
+    policy = make(family, options, tokenizer)
+    assert not policy.trunk.packed
+    assert "rows are padded" in caplog.text
+    prompt = Prompt("p", (1, *range(5, 30)), "")
+    rollouts = LocalEngine(policy).generate([prompt], n=2, sampling=Sampling(12), key=(0, 0))
+    logps = evaluate(policy, collate([[r] for r in rollouts]), max_tokens=1000).logps
+    for rollout, row in zip(rollouts, logps, strict=True):
+        found = torch.tensor(rollout.logps)
+        torch.testing.assert_close(found, row[: len(found)], atol=2e-5, rtol=0)
+
+
+def test_rotary_scaling_by_the_longest_row_is_not_reached(tokenizer):
+    rope = {"rope_type": "dynamic", "factor": 4.0, "rope_theta": 10000.0}
+    policy = make("llama", {**SMALL, "max_position_embeddings": 16, "rope_parameters": rope}, tokenizer)
+    with pytest.raises(ValueError, match="a row has 17 tokens and the model's context 16"):
+        policy.evaluate(collate([[Encoded([1] * 17, [False] * 16 + [True], True)]]))
+    with pytest.raises(ValueError, match="do not fit into the model's context of 16"):
+        LocalEngine(policy).generate([Prompt("p", (1,) * 10, "")], n=1, sampling=Sampling(7), key=(0, 0))
+
+
+def test_dropout_is_off_also_where_checkpointing_trains(tokenizer):
+    policy = make("gpt2", {**GPT2, "resid_pdrop": 0.5, "attn_pdrop": 0.5, "embd_pdrop": 0.5}, tokenizer)
+    batch = collate(rows_with_shared_prompts())
+    policy.train()
+    assert torch.equal(policy.evaluate(batch).logps, policy.evaluate(batch).logps)
+
+
+def test_the_head_is_never_in_bfloat16(tokenizer):
+    """Logits of a large common offset: rounded to bfloat16, differences between them would drown."""
+    policy = make("gpt2", GPT2, tokenizer)
+    expected = policy.evaluate(collate(rows_with_shared_prompts())).logps
+    states = torch.randn(5, 32)
+    policy.trunk.precision = "bf16"
+    assert policy.head(states).dtype == torch.float32
+    assert not policy.trunk.native
+    torch.testing.assert_close(policy.evaluate(collate(rows_with_shared_prompts())).logps, expected, atol=0.05, rtol=0)

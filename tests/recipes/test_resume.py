@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file
 
-from clew.runs import RunExists
+from clew.config import Config
+from clew.runs import NoState, Run, RunExists, read_lines
 
 from .conftest import configured, metrics, run_recipe
 
@@ -169,3 +170,52 @@ def test_a_finished_run_is_not_done_again(world, tmp_path, monkeypatch):
     before = (out / "model" / "model.safetensors").stat().st_mtime_ns
     run_recipe("sft", tmp_path / "run", values)
     assert (out / "model" / "model.safetensors").stat().st_mtime_ns == before
+
+
+def evaluation(world, **changes):
+    policies = {"PPO": world["model"], "other": world["model"]}
+    return {
+        "baseline": world["model"], "policies": policies, "data": {"path": world["prompts"]}, "max_tokens": 8,
+        "encoding": {"max_length": 128}, "proxy": world["reward"], "gold": "clew.data.grammar:gold", **changes,
+    }  # fmt: skip
+
+
+def test_an_interrupted_evaluation_keeps_what_it_measured(world, tmp_path, monkeypatch):
+    whole = run_recipe("evaluate", tmp_path / "whole", evaluation(world))
+    log = Run._log
+
+    def interrupt(self, step):
+        log(self, step)
+        if step.number == 1:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(Run, "_log", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run_recipe("evaluate", tmp_path / "stopped", evaluation(world))
+    monkeypatch.setattr(Run, "_log", log)
+    stopped = run_recipe("evaluate", tmp_path / "stopped", evaluation(world))
+    assert (stopped / "evaluation.json").read_text() == (whole / "evaluation.json").read_text()
+    assert (stopped / "samples.jsonl").read_text() == (whole / "samples.jsonl").read_text()
+
+
+def test_greedy_evaluation_has_numbers(world, tmp_path):
+    out = run_recipe("evaluate", tmp_path / "greedy", evaluation(world, temperature=0))
+    assert "NaN" not in (out / "evaluation.json").read_text()
+
+
+def test_line_separators_in_texts_do_not_cut_rows(tmp_path):
+    class Nothing(Config):
+        out: str = ""
+
+    run = Run(Nothing(), tmp_path, "none")
+    for step in run.steps(2, NoState(), save_every=1, keep=1):
+        step.samples([{"text": "a\u2028b\x85c"}])
+    again = Run(Nothing(), tmp_path, "none")
+    assert list(again.steps(2, NoState(), save_every=1, keep=1)) == []
+    assert len(read_lines(tmp_path / "samples.jsonl")) == 2
+
+
+def test_a_run_killed_in_its_first_write_begins_again(world, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml.partial").write_text("out: x")
+    assert (run_recipe("sft", tmp_path / "run", configured("sft", world)) / "model").is_dir()

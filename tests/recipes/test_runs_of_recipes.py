@@ -1,6 +1,7 @@
 """Every recipe, run for real on a small model; what it must leave behind and what it must refuse."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -284,3 +285,55 @@ def test_a_loss_that_is_not_finite_names_its_row_and_changes_nothing(world, tmp_
     file.write_text("".join(json.dumps({**r, "margin": r.get("margin", 0.0)}) + "\n" for r in rows))
     with pytest.raises(NotFinite, match=r"step \d+: loss .* for item \d+ of 8"):
         run_recipe("reward", tmp_path / "rm", values | {"data": {"path": str(file)}, "loss": {"name": "bradley_terry"}})
+
+
+@pytest.mark.parametrize("recipe", ["sft", "reward", "preference", "rl"])
+def test_bfloat16_runs_to_its_end(world, tmp_path, recipe):
+    out = run_recipe(recipe, tmp_path / recipe, configured(recipe, world) | {"precision": "bf16"})
+    assert (out / "model" / "model.safetensors").exists()
+
+
+def test_a_judge_must_be_a_reward_model_of_the_same_tokens(world, tmp_path):
+    values = configured("rl", world)
+    with pytest.raises(ValueError, match="is no reward model: its architecture is"):
+        run_recipe("rl", tmp_path / "a", values | {"reward": [{"model": world["model"]}]})
+    other = shutil.copytree(world["reward"], tmp_path / "other")
+    text = (other / "tokenizer.json").read_text()
+    (other / "tokenizer.json").write_text(text.replace('"soup"', '"SOUP"').replace('"the"', '"soup"'))
+    with pytest.raises(ValueError, match="has another tokenizer than the policy"):
+        run_recipe("rl", tmp_path / "b", values | {"reward": [{"model": str(other)}]})
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (
+            {"kl": {"coefficient": 0.0, "target": 3.0}},
+            "a KL target is reached by changing the coefficient from above 0",
+        ),
+        ({"temperature": 0}, "temperature: Input should be greater than 0"),
+    ],
+)
+def test_options_that_cannot_work_are_refused(world, change, says):
+    with pytest.raises(ConfigError, match=says):
+        run_recipe("rl", Path("never"), configured("rl", world) | change)
+
+
+def test_ptx_is_at_temperature_1(world, tmp_path):
+    ptx = {"data": {"path": world["corpus"]}, "batch": 2}
+    with pytest.raises(ConfigError, match="ptx keeps what the model knows at temperature 1"):
+        run_recipe("rl", tmp_path / "rl", configured("rl", world) | {"ptx": ptx, "temperature": 0.7})
+
+
+def test_equal_prompts_are_labelled_once(world, tmp_path):
+    data = write(tmp_path / "p.jsonl", [{"prompt": "how was the soup ?"}] * 4)
+    values = configured("label", world) | {"data": {"path": data}, "kind": "rating"}
+    out = run_recipe("label", tmp_path / "label", values)
+    assert len(Store.open(out / "feedback.sqlite").tasks()) <= 4
+
+
+def test_reference_free_losses_report_their_own_rewards(world, tmp_path):
+    out = run_recipe("preference", tmp_path / "simpo", configured("preference", world) | {"loss": "simpo"})
+    first = metrics(out)[0]
+    assert first["rewards/margins"] != 0
+    assert first["rewards/chosen"] < 0
