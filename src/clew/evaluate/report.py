@@ -148,7 +148,8 @@ def _alarms(final: Sequence[Point]) -> list[str]:
     rows = []
     for rule in rules:
         one = cells[found[0]["policy"], rule]
-        marks = [f"{_badge(cells[p['policy'], rule]['state'])} {cells[p['policy'], rule]['value']:.2f}" for p in found]
+        states = [cells[p["policy"], rule] for p in found]
+        marks = [f"{_badge(cell['state'])}&nbsp;{cell['value']:.2f}" for cell in states]
         rows.append(
             [
                 f"<b>{rule}</b><br><span class=soft>{_text(one['says'])}</span>",
