@@ -46,7 +46,9 @@ def one_seed(seed: int, folder: Path) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=10)
-    parser.add_argument("--first", type=int, default=200, help="The first seed; thresholds were chosen on 0, 1 and 100 to 109.")
+    parser.add_argument(
+        "--first", type=int, default=200, help="The first seed; thresholds were chosen on 0, 1 and 100 to 109."
+    )
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--folder", type=Path, default=Path("runs/alarms"))
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/alarms.json"))
