@@ -2,7 +2,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from clew.data.chat import TEMPLATES, Codec, Encoding, TooLong
-from clew.data.sources import Example
+from clew.data.formats import Example
 from clew.types import Message
 
 

@@ -4,13 +4,11 @@ import json
 import numpy as np
 import pytest
 
+from clew.data.formats import parse_row, parse_transcript, prompt_id
 from clew.data.sources import (
     Source,
     describe,
     load_examples,
-    parse_row,
-    parse_transcript,
-    prompt_id,
     read_rows,
     step_indices,
     without_repeats,
@@ -23,6 +21,11 @@ CHAT = [{"role": "user", "content": "Hi"}]
 
 def reply(text: str) -> list[dict[str, str]]:
     return [{"role": "assistant", "content": text}]
+
+
+def only(row, where):
+    (example,) = parse_row(row, where)
+    return example
 
 
 @pytest.mark.parametrize(
@@ -46,33 +49,31 @@ def reply(text: str) -> list[dict[str, str]]:
     ],
 )  # fmt: skip
 def test_every_format_becomes_the_same_record(row, prompt, answers):
-    example = parse_row(row, "here")
+    example = only(row, "here")
     assert example.prompt == prompt
     assert example.answers == answers
 
 
 def test_hh_transcripts_are_split_where_they_part():
     start = "\n\nHuman: Hi\n\nAssistant: Hello\n\nHuman: Why?\n\nAssistant:"
-    example = parse_row({"chosen": start + " Because.", "rejected": start + " No."}, "row 3")
+    example = only({"chosen": start + " Because.", "rejected": start + " No."}, "row 3")
     assert example.prompt == (USER, ASSISTANT, Message("user", "Why?"))
     assert example.answers == ((Message("assistant", "Because."),), (Message("assistant", "No."),))
 
 
 def test_identical_and_diverging_transcripts_survive():
     same = "\n\nHuman: Hi\n\nAssistant: Hello"
-    example = parse_row({"chosen": same, "rejected": same}, "row")
+    example = only({"chosen": same, "rejected": same}, "row")
     assert example.answers == ((ASSISTANT,), (ASSISTANT,))
-    other = parse_row({"chosen": same, "rejected": "\n\nHuman: Ho\n\nAssistant: Hello"}, "row")
+    other = only({"chosen": same, "rejected": "\n\nHuman: Ho\n\nAssistant: Hello"}, "row")
     assert other.prompt == ()
     assert describe([example, other])["identical answers"] == 1
 
 
 def test_labels_margins_weights_and_other_columns_are_kept():
-    single = parse_row({"prompt": "Q", "completion": "A", "label": True, "topic": "x"}, "row")
+    single = only({"prompt": "Q", "completion": "A", "label": True, "topic": "x"}, "row")
     assert (single.label, dict(single.info)) == (1.0, {"topic": "x"})
-    pair = parse_row(
-        {"prompt": "Q", "chosen": "A", "rejected": "B", "margin": 2, "agreement": 0.8, "weight": 3.0}, "row"
-    )
+    pair = only({"prompt": "Q", "chosen": "A", "rejected": "B", "margin": 2, "agreement": 0.8, "weight": 3.0}, "row")
     assert (pair.margin, pair.agreement, pair.weight, pair.ranks) == (2.0, 0.8, 3.0, (0, 1))
 
 
@@ -86,14 +87,13 @@ def test_labels_margins_weights_and_other_columns_are_kept():
         ({"prompt": "Q", "chosen": "A", "rejected": "B", "margin": float("nan")}, "column 'margin' needs a finite"),
         ({"prompt": "Q", "completions": ["a"]}, "at least two answers"),
         ({"prompt": "Q", "completions": ["a", "b"], "ranks": [1]}, "one integer for each of 2 completions"),
-        ({"prompt": "Q", "completions": ["a"], "labels": [True]}, "process reward model"),
         ({"chosen": "x\n\nAssistant: a", "rejected": "\n\nHuman: b\n\nAssistant: c"}, "does not begin with Human"),
         ({"chosen": "a", "rejected": CHAT}, "both be text or both messages"),
     ],
 )
 def test_errors_name_row_column_expected_and_found(row, says):
     with pytest.raises(ValueError, match=says):
-        parse_row(row, "row 7")
+        only(row, "row 7")
 
 
 def test_files_of_every_kind(tmp_path):
@@ -235,9 +235,9 @@ def test_weights_have_mean_one_and_repeats_can_be_left_out(tmp_path):
 )
 def test_numbers_out_of_range_are_refused(row, says):
     with pytest.raises(ValueError, match=says):
-        parse_row(row, "here")
+        only(row, "here")
 
 
 def test_null_columns_are_absent_ones():
-    assert parse_row({"prompt": "q", "completion": "a", "label": None, "rating": 4}, "here").label == 4.0
-    assert parse_row({"prompt": "q", "completions": ["a", "b"], "ranks": None}, "here").ranks == (0, 1)
+    assert only({"prompt": "q", "completion": "a", "label": None, "rating": 4}, "here").label == 4.0
+    assert only({"prompt": "q", "completions": ["a", "b"], "ranks": None}, "here").ranks == (0, 1)

@@ -2,11 +2,17 @@ import json
 
 import pytest
 
-from clew.data.sources import parse_row
+from clew.data.formats import parse_row
 from clew.feedback.export import EXPORTS, pairs, rankings, scores, singles, write_rows
 from clew.feedback.records import Comparison, Feedback, Item, Ranking, Rater, Rating, Revision, Task, Thumb
 from clew.feedback.store import Store
 from clew.types import Message
+
+
+def only(row, where):
+    (example,) = parse_row(row, where)
+    return example
+
 
 ITEMS = {c: Item(prompt="q", completion=c) for c in "abc"}
 
@@ -84,7 +90,7 @@ def test_conversations_are_exported_as_messages_and_read_back_whole(store):
         [Feedback(task_id=task.id, items=task.items, rater=Rater(id="r", kind="person"), answer=verdict)]
     )
     assert store.items()[a.id] == a
-    example = parse_row(json.loads(json.dumps(pairs(store)[0])), "row")
+    example = only(json.loads(json.dumps(pairs(store)[0])), "row")
     assert example.prompt == asked
     assert example.answers == ((Message("assistant", "No."),), (Message("assistant", "Yes."),))
 
@@ -96,7 +102,7 @@ def test_every_export_is_read_back_as_training_data(store, tmp_path):
         file = tmp_path / f"{name}.jsonl"
         assert write_rows(file, export(store)) > 0
         for line in file.read_text().splitlines():
-            assert parse_row(json.loads(line), name).prompt == "q"
+            assert only(json.loads(line), name).prompt == "q"
 
 
 def test_strength_of_preference_and_cut_answers_reach_training(store):
@@ -112,7 +118,7 @@ def test_strength_of_preference_and_cut_answers_reach_training(store):
     for i, verdict in enumerate(answers):
         rater = Rater(id=str(i), kind="person")
         store.add_feedback([Feedback(task_id=task.id, items=task.items, rater=rater, answer=verdict)])
-    example = parse_row(pairs(store)[0], "row")
+    example = only(pairs(store)[0], "row")
     assert example.answers == ("a", "unfinish")
     assert example.margin == pytest.approx(2 / 3)
     assert example.cut == (1,)

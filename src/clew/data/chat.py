@@ -14,7 +14,7 @@ from typing import Literal
 from transformers import PreTrainedTokenizerBase
 
 from clew.config import Config
-from clew.data.sources import Example
+from clew.data.formats import Example
 from clew.types import Message, Prompt, Text
 
 TEMPLATES = {
@@ -53,6 +53,10 @@ class Encoded:
     mask: list[bool]
     complete: bool
     """Ends with a supervised stop token; False where the answer was cut."""
+
+
+Item = tuple[Example, list[Encoded]]
+"""An example with its answers, encoded."""
 
 
 class TooLong(ValueError):
@@ -109,9 +113,9 @@ class Codec:
         whole = [e for e in encoded if e is not None]
         return whole if len(whole) == len(encoded) else None
 
-    def answers(self, examples: Sequence[Example]) -> list[tuple[Example, list[Encoded]]]:
+    def answers(self, examples: Sequence[Example]) -> list[Item]:
         """Examples with all their answers encoded, without those of which one was dropped."""
-        kept: list[tuple[Example, list[Encoded]]] = []
+        kept: list[Item] = []
         for example in examples:
             encoded = self.encode(example)
             if encoded is not None:

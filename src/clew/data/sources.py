@@ -1,50 +1,19 @@
-"""Rows from JSONL (plain or gzip), JSON, parquet or the hub, in the formats people have, as one kind of record.
-
-Formats are those of TRL (standard strings and conversational message lists), HH transcripts, and rankings of K.
-"""
+"""Rows from JSONL (plain or gzip), JSON, parquet or the hub, as examples; splits by prompt; the order of training."""
 
 import gzip
 import hashlib
 import json
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from itertools import takewhile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, cast
 
 import numpy as np
 
 from clew.config import Config
-from clew.types import Message, Role, Text, as_string
-
-Row = Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Example:
-    """One record, whatever its format: a prompt with no answer, one answer, or several in order of rank.
-
-    Example: a pair is `Example("3f2a", "How was the soup?", (" Lovely.", " Awful."), (0, 1))`
-    """
-
-    id: str
-    """Of the prompt: rows with equal prompts share it, and go to the same side of every split."""
-    prompt: Text
-    answers: tuple[Text, ...] = ()
-    ranks: tuple[int, ...] = ()
-    label: float | None = None
-    """Thumb or rating of a single answer; None when it has none."""
-    margin: float = 0.0
-    """How much better the first answer is said to be."""
-    agreement: float = 1.0
-    """Probability that the stated order is right."""
-    weight: float = 1.0
-    cut: tuple[int, ...] = ()
-    """Answers that were cut by length: they have no end, so no stop token."""
-    info: Mapping[str, Any] = field(default_factory=dict)
-    """The other columns."""
+from clew.data.formats import Example, Row, parse_row
 
 
 class Source(Config):
@@ -65,7 +34,8 @@ class Source(Config):
 
 def load_examples(source: Source) -> list[Example]:
     """All examples of a source, in file order. Raises ValueError naming the row and the column that are wrong."""
-    examples = [parse_row(row, f"{source.path} row {i}") for i, row in enumerate(read_rows(source.path), 1)]
+    numbered = enumerate(read_rows(source.path), 1)
+    examples = [e for i, row in numbered for e in parse_row(row, f"{source.path} row {i}")]
     if not examples:
         raise ValueError(f"{source.path} has no rows")
     chosen = [e for e in examples if _selected(e.id, source)][: source.limit]
@@ -177,178 +147,6 @@ def _object(row: Any, where: str) -> Row:
     if not isinstance(row, dict):
         raise ValueError(f"{where}: expected an object with named columns; got {type(row).__name__}")
     return row
-
-
-def parse_row(row: Row, where: str) -> Example:
-    """One row of any known format. `where` names it in errors."""
-    for form in FORMATS:
-        if all(row.get(column) is not None for column in form.columns):
-            used = {*form.columns, *form.optional}
-            example = form.parse(row, where)
-            info = {k: v for k, v in row.items() if k not in used}
-            weight = _number(row, "weight", where, 1.0, least=0.0)
-            cut = tuple(row["cut"]) if isinstance(row.get("cut"), list) else ()
-            return replace(example, id=_prompt_id(example), weight=weight, cut=cut, info=info)
-    known = "; ".join(" + ".join(form.columns) for form in FORMATS)
-    raise ValueError(f"{where}: columns {sorted(row)} are of no known format; expected one of: {known}")
-
-
-def _prompt_id(example: Example) -> str:
-    """Where there is no prompt apart, it is what the text or the conversation begins with."""
-    if example.prompt or not example.answers:
-        return prompt_id(example.prompt)
-    whole = example.answers[0]
-    return prompt_id(whole if isinstance(whole, str) else tuple(takewhile(lambda m: m.role != "assistant", whole)))
-
-
-def prompt_id(prompt: Text) -> str:
-    return hashlib.sha256(as_string(prompt).encode()).hexdigest()[:16]
-
-
-@dataclass(frozen=True, slots=True)
-class Format:
-    columns: tuple[str, ...]
-    parse: Callable[[Row, str], Example]
-    optional: tuple[str, ...] = ("weight", "cut")
-
-
-def _ranking(row: Row, where: str) -> Example:
-    answers = row["completions"]
-    if not isinstance(answers, list) or len(answers) < 2:
-        raise ValueError(f"{where}: column 'completions' needs a list of at least two answers; got {answers!r:.80}")
-    if all(isinstance(a, dict) and "completion" in a for a in answers):  # NeMo: {rank, completion}
-        ranks = [a.get("rank") for a in answers]
-        answers = [a["completion"] for a in answers]
-    else:
-        ranks = row["ranks"] if row.get("ranks") is not None else list(range(len(answers)))
-    if len(ranks) != len(answers) or not all(isinstance(r, int) for r in ranks):
-        raise ValueError(
-            f"{where}: column 'ranks' needs one integer for each of {len(answers)} completions; got {ranks}"
-        )
-    order = sorted(range(len(answers)), key=lambda i: ranks[i])
-    prompt = row["prompt"] if row.get("prompt") is not None else row["context"]
-    return Example(
-        "",
-        _text(prompt, "prompt", where),
-        tuple(_text(answers[i], "completions", where) for i in order),
-        tuple(ranks[i] for i in order),
-    )
-
-
-def _pair(row: Row, where: str) -> Example:
-    chosen, rejected = (_text(row[c], c, where) for c in ("chosen", "rejected"))
-    if isinstance(chosen, str) != isinstance(rejected, str):
-        raise ValueError(f"{where}: 'chosen' and 'rejected' must both be text or both messages")
-    prompt = "" if row.get("prompt") is None else _text(row["prompt"], "prompt", where)
-    if row.get("prompt") is None or _repeats(prompt, chosen, rejected):
-        prompt, chosen, rejected = _common_prompt(chosen, rejected, where)
-    elif isinstance(prompt, str) and not isinstance(chosen, str):
-        prompt = (Message("user", prompt),)
-    return Example(
-        "",
-        prompt,
-        (chosen, rejected),
-        (0, 1),
-        margin=_number(row, "margin", where, 0.0),
-        agreement=_number(row, "agreement", where, 1.0, least=0.0, most=1.0),
-    )
-
-
-def _single(row: Row, where: str) -> Example:
-    column = next((c for c in ("label", "rating") if row.get(c) is not None), None)
-    return Example(
-        "",
-        _text(row["prompt"], "prompt", where),
-        (_text(row["completion"], "completion", where),),
-        label=None if column is None else _number(row, column, where, 0.0),
-    )
-
-
-def _stepwise(row: Row, where: str) -> Example:
-    raise ValueError(f"{where}: stepwise labels ('completions' with 'labels') need a process reward model")
-
-
-FORMATS = (
-    Format(("prompt", "completions", "labels"), _stepwise),
-    Format(("prompt", "completions"), _ranking, ("ranks", "weight", "cut")),
-    Format(("context", "completions"), _ranking),
-    Format(("prompt", "chosen", "rejected"), _pair, ("margin", "agreement", "weight", "cut")),
-    Format(("chosen", "rejected"), _pair, ("prompt", "margin", "agreement", "weight", "cut")),
-    Format(("prompt", "completion"), _single, ("label", "rating", "weight", "cut")),
-    Format(("prompt",), lambda row, where: Example("", _text(row["prompt"], "prompt", where))),
-    Format(("messages",), lambda row, where: Example("", (), (_text(row["messages"], "messages", where),))),
-    Format(("text",), lambda row, where: Example("", "", (_text(row["text"], "text", where),))),
-)
-"""Tried in this order: the first whose columns are all there."""
-
-
-def _text(value: Any, column: str, where: str) -> Text:
-    if isinstance(value, str):
-        return value
-    if isinstance(value, list) and value and all(isinstance(m, dict) for m in value):
-        return tuple(_message(m, column, where) for m in value)
-    raise ValueError(f"{where}: column {column!r} needs text or a list of messages; got {value!r:.80}")
-
-
-def _message(message: Mapping[str, Any], column: str, where: str) -> Message:
-    role, content = message.get("role"), message.get("content")
-    if role not in get_args(Role) or not isinstance(content, str):
-        raise ValueError(
-            f"{where}: column {column!r} has a message {dict(message)!r:.80}; expected role in {get_args(Role)} and "
-            "content as text"
-        )
-    return Message(cast(Role, role), content)
-
-
-def _number(
-    row: Row, column: str, where: str, default: float, *, least: float = -np.inf, most: float = np.inf
-) -> float:
-    value = row[column] if row.get(column) is not None else default
-    if isinstance(value, (int, float)) and np.isfinite(value) and least <= value <= most:
-        return float(value)
-    bounds = "" if least == -np.inf else f" of at least {least:g}" if most == np.inf else f" in [{least:g}, {most:g}]"
-    raise ValueError(f"{where}: column {column!r} needs a finite number{bounds}; got {value!r:.80}")
-
-
-def _repeats(prompt: Text, chosen: Text, rejected: Text) -> bool:
-    """Whether the answers are whole conversations, the prompt in front: transcripts, or messages from a user's on."""
-    if isinstance(chosen, str):
-        whole = isinstance(prompt, str) and "\n\nAssistant:" in prompt
-        return whole and chosen.startswith(str(prompt)) and rejected[: len(prompt)] == prompt
-    return chosen[0].role != "assistant"
-
-
-def _common_prompt(chosen: Text, rejected: Text, where: str) -> tuple[Text, Text, Text]:
-    """Split two transcripts into what they share and how each goes on (HH, TRL's implicit prompt)."""
-    if isinstance(chosen, str) and isinstance(rejected, str) and "\n\nAssistant:" in chosen:
-        chosen, rejected = parse_transcript(chosen, where), parse_transcript(rejected, where)
-    shared = 0
-    while shared < min(len(chosen), len(rejected)) and chosen[shared] == rejected[shared]:
-        shared += 1
-    if isinstance(chosen, str):
-        shared = max(chosen.rfind(" ", 0, shared), 0)
-    else:  # an answer begins with the assistant, and is not empty where both are the same
-        shared = min(shared, len(chosen) - 1, len(rejected) - 1)
-        while shared and chosen[shared].role != "assistant":  # type: ignore[union-attr]
-            shared -= 1
-    return chosen[:shared], chosen[shared:], rejected[shared:]
-
-
-def parse_transcript(text: str, where: str) -> tuple[Message, ...]:
-    """HH's "\\n\\nHuman: …\\n\\nAssistant: …" as messages."""
-    marks = {"\n\nHuman:": "user", "\n\nAssistant:": "assistant"}
-    messages: list[Message] = []
-    rest = text if text.startswith("\n\n") else "\n\n" + text
-    while rest:
-        role = next((r for mark, r in marks.items() if rest.startswith(mark)), None)
-        if role is None:
-            raise ValueError(f"{where}: transcript does not begin with Human: or Assistant:, got {rest[:60]!r}")
-        body = rest.split(":", 1)[1]
-        ends = [i for mark in marks if (i := body.find(mark)) >= 0]
-        end = min(ends, default=len(body))
-        messages.append(Message(cast(Role, role), body[:end].strip()))
-        rest = body[end:]
-    return tuple(messages)
 
 
 def describe(examples: Sequence[Example]) -> dict[str, int]:

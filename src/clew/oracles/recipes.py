@@ -12,7 +12,8 @@ from clew.batch import Batch, Metric, Outputs, Term, evaluate, token_weights
 from clew.config import Choice
 from clew.data.chat import Encoded
 from clew.data.collate import collate, pad
-from clew.data.sources import Example, Source
+from clew.data.formats import Example
+from clew.data.sources import Source
 from clew.experience import KL
 from clew.feedback.aggregate import Outcome, bradley_terry
 from clew.feedback.raters import honest, length_biased

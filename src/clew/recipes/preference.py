@@ -9,9 +9,9 @@ from torch import Tensor
 
 from clew.batch import Batch, Metric, Model, Objective, Outputs, Term, evaluate, item_weights
 from clew.config import Choice, ConfigError, Training, option
-from clew.data.chat import Codec, Encoded, Encoding
+from clew.data.chat import Codec, Encoding, Item
 from clew.data.collate import collate, mismatched
-from clew.data.sources import Example, Source, load_examples, step_indices
+from clew.data.sources import Source, load_examples, step_indices
 from clew.learn.checkpoint import TrainState
 from clew.learn.invariants import check_loss_at_reference, check_reference, check_rows
 from clew.learn.learner import Learner, Optimiser, Part
@@ -21,7 +21,6 @@ from clew.models.load import load_policy, load_reference
 from clew.runs import Loop, Run
 from clew.track import Console
 
-Item = tuple[Example, list[Encoded]]
 LOSSES = {**PAIR_LOSSES, "kto": kto}
 
 

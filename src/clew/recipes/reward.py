@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from clew.batch import Batch, Metric, Model, Objective, Outputs, Term, evaluate, item_weights
 from clew.config import Choice, ConfigError, Training
-from clew.data.chat import Codec, Encoded, Encoding
+from clew.data.chat import Codec, Encoding, Item
 from clew.data.collate import collate
-from clew.data.sources import Example, Source, load_examples, step_indices
+from clew.data.sources import Source, load_examples, step_indices
 from clew.learn.checkpoint import TrainState
 from clew.learn.invariants import check_rows
 from clew.learn.learner import Learner, Optimiser, Part
@@ -21,8 +21,6 @@ from clew.models.reload import check_reload
 from clew.models.reward import ScalarModel
 from clew.runs import Loop, Run
 from clew.track import Console
-
-Item = tuple[Example, list[Encoded]]
 
 
 class Scoring(Model, Protocol):

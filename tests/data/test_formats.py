@@ -1,0 +1,114 @@
+"""Formats of other tools and of public sets: the record that each becomes, and the files of the real data."""
+
+from collections import Counter
+
+import pytest
+
+from clew.data.formats import NotText, format_of, parse_row
+from clew.data.sources import read_rows
+from clew.types import Message
+
+
+def user(text: str) -> Message:
+    return Message("user", text)
+
+
+def said(text: str) -> tuple[Message, ...]:
+    return (Message("assistant", text),)
+
+
+TURN = {"from": "human", "value": "Hi"}
+PRM = {"problem": "1+1", "steps": [{"completions": [{"text": "one", "rating": 1}], "chosen_completion": 0}, {"completions": [{"text": "two", "rating": -1}, {"text": "2", "rating": 1}], "chosen_completion": 1}]}  # fmt: skip
+CASES = [
+    ("Nectar", {"prompt": "q", "answers": [{"answer": "b", "rank": 2}, {"answer": "a", "rank": 1}]}, "q", ("a", "b"), (1, 2)),
+    ("LLaMA-Factory alpaca", {"instruction": "do", "input": "it", "output": "done", "system": "be"}, (Message("system", "be"), user("do\nit")), (said("done"),), ()),
+    ("LLaMA-Factory alpaca", {"instruction": "do", "input": "", "chosen": "a", "rejected": "b", "history": [["x", "y"]]}, (user("x"), *said("y"), user("do")), (said("a"), said("b")), (0, 1)),
+    ("LLaMA-Factory sharegpt", {"conversations": [TURN], "chosen": {"from": "gpt", "value": "a"}, "rejected": {"from": "gpt", "value": "b"}}, (user("Hi"),), (said("a"), said("b")), (0, 1)),
+    ("LLaMA-Factory sharegpt", {"conversations": [TURN, {"from": "gpt", "value": "a"}]}, (), ((user("Hi"), *said("a")),), ()),
+    ("TL;DR", {"info": {"post": "long", "title": "T"}, "summaries": [{"text": "a"}, {"text": "b"}], "choice": 1}, "TITLE: T\nPOST: long\nTL;DR:", ("b", "a"), (0, 1)),
+    ("PRM800K", {"question": {"problem": "1+1"}, "label": PRM}, "1+1", ("one\n2",), ()),
+    ("TRL stepwise", {"prompt": "p", "completions": ["a", "b"], "labels": [True, False]}, "p", ("a\nb",), ()),
+    ("PandaLM", {"instruction": "do", "input": "", "response1": "a", "response2": "b", "annotator1": 2, "annotator2": 2, "annotator3": 0}, "do", ("b", "a"), (0, 1)),
+    ("LLMBar", {"input": "q", "output_1": "a", "output_2": "b", "label": 2}, "q", ("b", "a"), (0, 1)),
+    ("question and answer", {"question": "q", "answer": "a"}, "q", ("a",), ()),
+    ("conversation", {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "a"}], "label": False}, (user("Hi"),), (said("a"),), ()),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "row", "prompt", "answers", "ranks"), CASES)
+def test_rows_of_other_tools_become_the_same_record(name, row, prompt, answers, ranks):
+    assert name in format_of(row).name
+    (example,) = parse_row(row, "here")
+    assert (example.prompt, example.answers, example.ranks) == (prompt, answers, ranks)
+
+
+def test_votes_become_agreement_and_steps_keep_their_labels():
+    (panda,) = parse_row(CASES[8][1], "here")
+    assert panda.agreement == pytest.approx(5 / 6)
+    (steps,) = parse_row({"question": {"problem": "1+1"}, "label": PRM}, "here")
+    assert (steps.info["steps"], steps.info["step_labels"]) == (["one", "2"], [1.0, 1.0])
+    (mistake,) = parse_row({"input": "q", "steps": ["a", "b", "c"], "mistake_index": 1}, "here")
+    assert mistake.info["step_labels"] == [1.0, 0.0]
+
+
+def test_a_tree_becomes_a_ranking_for_every_prompt_with_ranked_replies():
+    def reply(text, rank, *replies):
+        return {"text": text, "role": "assistant", "rank": rank, "replies": list(replies)}
+
+    again = {"text": "and?", "role": "prompter", "replies": [reply("c", 1), reply("d", 0)]}
+    tree = {
+        "message_tree_id": "t",
+        "prompt": {"text": "q", "role": "prompter", "replies": [reply("b", 1), reply("a", 0, again)]},
+    }
+    first, second = parse_row(tree, "here")
+    assert (first.prompt, first.answers, first.ranks) == ((user("q"),), (said("a"), said("b")), (0, 1))
+    assert second.prompt == (user("q"), *said("a"), user("and?"))
+    assert second.answers == (said("d"), said("c"))
+
+
+@pytest.mark.parametrize(
+    "row", [{"caption": "a cat", "label_0": 1, "label_1": 0}, {"model_a": "x", "model_b": "y", "winner": "model_a"}]
+)
+def test_what_text_methods_cannot_use_is_named(row):
+    with pytest.raises(NotText, match="row 3: a"):
+        parse_row(row, "row 3")
+
+
+@pytest.mark.parametrize(
+    ("row", "says"),
+    [
+        ({"instruction": 3, "output": "a"}, "'instruction' needs text; got 3"),
+        ({"conversations": "Hi"}, "'conversations' needs a list"),
+        ({"conversations": [{"from": "alien", "value": "x"}]}, "expected from in"),
+        ({"prompt": "q", "answers": ["a"]}, "'answers' needs an object"),
+        ({"info": "x", "summaries": [], "choice": 0}, "'info' needs an object"),
+        ({"info": {"post": "p"}, "summaries": [{"text": "a"}], "choice": 4}, r"'choice' needs a finite number in \[0, 0\]"),
+        ({"prompt": "p", "completions": ["a"], "labels": [True, False]}, "one label for each of 1"),
+    ],
+)  # fmt: skip
+def test_wrong_rows_are_explained(row, says):
+    with pytest.raises(ValueError, match=says):
+        parse_row(row, "here")
+
+
+REAL = {
+    "formats/alpaca_en_demo.json": ("LLaMA-Factory alpaca", 999),
+    "formats/dpo_en_demo.json": ("LLaMA-Factory sharegpt", 299),
+    "formats/kto_en_demo.json": ("conversation", 300),
+    "hh_rlhf/harmless-base.test.jsonl.gz": ("pair, prompt in common", 1837),
+    "pandalm/testset-v1.json": ("PandaLM", 477),
+    "llmbar/Adversarial_Manual.json": ("LLMBar", 46),
+    "oasst/en_100_tree.jsonl": ("OASST", 167),
+    "fine_grained_rlhf/dev_feedback.json": ("fine-grained RLHF", 345),
+    "bigbench_mistake/dyck_languages.jsonl": ("BIG-Bench Mistake", 986),
+    "gsm8k/train.jsonl": ("question and answer", 7473),
+    "humaneval/HumanEval.jsonl.gz": ("prompt", 164),
+}
+
+
+@pytest.mark.parametrize("file", REAL)
+def test_real_files_are_recognised(file, shared_data):
+    name, count = REAL[file]
+    rows = list(read_rows(str(shared_data / file)))
+    assert all(name in found for found in Counter(format_of(row).name for row in rows))
+    assert sum(len(parse_row(row, file)) for row in rows) == count
