@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from clew import __version__, pipeline
+from clew import __version__, cli_data, pipeline
 from clew.config import load
 
 app = typer.Typer(
@@ -18,6 +18,8 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     help="Improve generative models with feedback: collect it, weigh it, learn a reward, optimise, prove it.",
 )
+
+app.add_typer(cli_data.app, name="data")
 
 Overrides = Annotated[list[str] | None, typer.Argument(help="key=value, dotted: learner.lr=1e-5")]
 Show = Annotated[bool, typer.Option("--show", help="Print the resolved configuration and stop.")]

@@ -7,7 +7,6 @@ import pytest
 from clew.data.formats import parse_row, parse_transcript, prompt_id
 from clew.data.sources import (
     Source,
-    describe,
     load_examples,
     read_rows,
     step_indices,
@@ -67,7 +66,6 @@ def test_identical_and_diverging_transcripts_survive():
     assert example.answers == ((ASSISTANT,), (ASSISTANT,))
     other = only({"chosen": same, "rejected": "\n\nHuman: Ho\n\nAssistant: Hello"}, "row")
     assert other.prompt == ()
-    assert describe([example, other])["identical answers"] == 1
 
 
 def test_labels_margins_weights_and_other_columns_are_kept():
@@ -196,8 +194,7 @@ def test_hh_as_it_is(shared_data, name):
     assert len(examples) > 1800
     assert all(len(e.answers) == 2 for e in examples)
     assert all(m.role == "assistant" for e in examples for a in e.answers for m in a[:1])
-    counts = describe(examples)
-    assert counts["identical answers"] < 30
+    assert sum(len(set(e.answers)) < 2 for e in examples) < 30
     assert np.mean([len(e.answers[0]) == 1 for e in examples]) > 0.98
 
 

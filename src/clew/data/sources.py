@@ -4,7 +4,6 @@ import gzip
 import hashlib
 import json
 import zlib
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -147,16 +146,6 @@ def _object(row: Any, where: str) -> Row:
     if not isinstance(row, dict):
         raise ValueError(f"{where}: expected an object with named columns; got {type(row).__name__}")
     return row
-
-
-def describe(examples: Sequence[Example]) -> dict[str, int]:
-    """What a reader of the data would want to know before training: counts of kinds and of odd rows."""
-    counts: Counter[str] = Counter(rows=len(examples), prompts=len({e.id for e in examples}))
-    for example in examples:
-        counts["identical answers"] += len(set(example.answers)) < len(example.answers)
-        counts["empty answers"] += any(not a for a in example.answers)
-        counts["empty prompts"] += not example.prompt
-    return dict(counts)
 
 
 def order(num: int, *, seed: int, epoch: int) -> np.ndarray:

@@ -1,0 +1,131 @@
+"""What a file holds, what a method would see of it, and what is wrong with it: `clew data check`."""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+from clew.data.formats import Example, NotText, format_of, parse_row
+from clew.data.sources import read_rows
+from clew.types import Text, as_string
+
+SHOWN = 5
+
+
+@dataclass
+class Survey:
+    """A file, read to its end whatever is wrong with single rows."""
+
+    rows: int = 0
+    formats: Counter[str] = field(default_factory=Counter[str])
+    examples: list[Example] = field(default_factory=list[Example])
+    refused: list[str] = field(default_factory=list[str])
+    """What is wrong with rows that could not be read, each naming its row."""
+
+
+def survey(path: str) -> Survey:
+    """Every row of a file. Raises ValueError or FileNotFoundError when it cannot be read as a file of rows."""
+    found = Survey()
+    for number, row in enumerate(read_rows(path), 1):
+        found.rows += 1
+        form = format_of(row)
+        found.formats[form.name if form else "unknown"] += 1
+        try:
+            found.examples += parse_row(row, f"row {number}")
+        except NotText as error:
+            found.refused.append(f"known, and not for training: {error}")
+        except ValueError as error:
+            found.refused.append(str(error))
+    return found
+
+
+def problems(examples: Sequence[Example]) -> dict[str, int]:
+    """Counts of what a reader would want to know before training, those above zero."""
+    counts: Counter[str] = Counter()
+    seen: Counter[str] = Counter(_content(e) for e in examples)
+    counts["rows that repeat an earlier one"] = sum(seen.values()) - len(seen)
+    for example in examples:
+        whole = [as_string(a) for a in example.answers]
+        counts["rows with equal answers"] += len(set(whole)) < len(whole)
+        counts["rows with an empty answer"] += any(not _said(a) for a in example.answers)
+        counts["pairs or rankings that are all ties"] += len(whole) > 1 and len(set(example.ranks)) == 1
+    counts["pairs that other rows contradict"] = contradictions(examples)
+    return {name: count for name, count in counts.items() if count}
+
+
+def contradictions(examples: Sequence[Example]) -> int:
+    """Ordered pairs of answers to a prompt that are also there in the other order."""
+    orders = {
+        (e.id, as_string(e.answers[i]), as_string(e.answers[j]))
+        for e in examples
+        for i, j in combinations(range(len(e.ranks)), 2)
+        if e.ranks[i] < e.ranks[j]
+    }
+    return sum((prompt, b, a) in orders for prompt, a, b in orders if a != b) // 2
+
+
+def leaks(train: Iterable[Example], heldout: Iterable[Example]) -> int:
+    """Prompts of the held-out side that the training side has as well."""
+    return len({e.id for e in heldout} & {e.id for e in train})
+
+
+def _content(example: Example) -> str:
+    return json.dumps([as_string(example.prompt), *(as_string(a) for a in example.answers), example.label])
+
+
+def _said(answer: Text) -> bool:
+    return bool(answer.strip()) if isinstance(answer, str) else any(m.content.strip() for m in answer)
+
+
+def _is_ordered(example: Example) -> bool:
+    return len(set(example.ranks)) > 1
+
+
+USES: dict[str, tuple[str, Callable[[Example], bool]]] = {
+    "pretrain": ("plain text", lambda e: not e.prompt and any(isinstance(a, str) for a in e.answers)),
+    "sft": ("an answer", lambda e: len(e.answers) == 1 and not e.ranks),
+    "reward": ("answers in an order, or one with a label", lambda e: _is_ordered(e) or e.label is not None),
+    "dpo": ("two answers, one better", _is_ordered),
+    "kto": ("an answer labelled true or false, or a pair", lambda e: _is_ordered(e) or e.label in (0, 1)),
+    "rl": ("a prompt", lambda e: bool(e.prompt)),
+}
+"""What each method needs of an example, in words and as a test."""
+
+
+def usable(examples: Sequence[Example]) -> dict[str, int]:
+    """How many examples each method can use."""
+    return {method: sum(fits(e) for e in examples) for method, (_, fits) in USES.items()}
+
+
+def as_row(example: Example) -> dict[str, Any]:
+    """An example in clew's own columns, which are TRL's where TRL has any."""
+    row: dict[str, Any] = {"prompt": _plain(example.prompt)} if example.prompt else {}
+    answers = [_plain(a) for a in example.answers]
+    if len(answers) == 2 and example.ranks == (0, 1):
+        row |= {"chosen": answers[0], "rejected": answers[1]}
+        row |= {"margin": example.margin} if example.margin else {}
+        row |= {"agreement": example.agreement} if example.agreement != 1 else {}
+    elif len(answers) > 1:
+        row |= {"completions": answers, "ranks": list(example.ranks)}
+    elif answers and example.prompt:
+        row |= {"completion": answers[0]}
+        row |= {"label": example.label} if example.label is not None else {}
+    elif answers:
+        row |= {"text" if isinstance(answers[0], str) else "messages": answers[0]}
+    row |= {"weight": example.weight} if example.weight != 1 else {}
+    row |= {"cut": list(example.cut)} if example.cut else {}
+    return row | {k: v for k, v in example.info.items() if k not in row}
+
+
+def convert(examples: Iterable[Example], target: Path) -> int:
+    """Write examples as JSONL in clew's own columns; how many."""
+    lines = [json.dumps(as_row(e), ensure_ascii=False) for e in examples]
+    target.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+    return len(lines)
+
+
+def _plain(text: Text) -> str | list[dict[str, str]]:
+    return text if isinstance(text, str) else [{"role": m.role, "content": m.content} for m in text]
