@@ -36,7 +36,9 @@ def folder(tmp_path):
         point("PPO", -1, final=True, gold=1.0, kl=4.0),
         point("no KL", -1, final=True, gold=-1.0, kl=80.0, state="alarm"),
     ]
-    (tmp_path / "evaluation" / "evaluation.json").write_text(json.dumps({"points": points, "prompts": 64}))
+    (tmp_path / "evaluation" / "evaluation.json").write_text(
+        json.dumps({"points": points, "prompts": 64, "temperature": 1.0})
+    )
     samples = [
         {"step": 0, "policy": p, "prompt": "how <b>?", "text": f"answer of {p}", "proxy": 1.0, "gold": 0.5}
         for p in ("baseline", "PPO")

@@ -78,7 +78,7 @@ def write_report(folder: Path, target: Path) -> Path:
     evaluations = [json.loads((r / "evaluation.json").read_text()) for r in runs if (r / "evaluation.json").exists()]
     body = [f"<h1>{_text(folder.resolve().name)}</h1>", f'<p class="soft">clew {__version__} · {len(runs)} runs</p>']
     for evaluation in evaluations:
-        body += _evaluation(evaluation["points"], evaluation["prompts"])
+        body += _evaluation(evaluation["points"], evaluation["prompts"], evaluation["temperature"])
     body += _samples([row for r in runs if (r / "evaluation.json").exists() for row in _rows(r / "samples.jsonl")])
     body += [*_training(runs), *_ledger(runs), *_notes(runs), *_configurations(runs)]
     page = f"<!doctype html><html lang=en><meta charset=utf-8><title>{_text(folder.name)} · clew</title>"
@@ -94,7 +94,7 @@ def find_runs(folder: Path) -> list[Path]:
     return sorted((f.parent for f in folder.glob("*/run.json")), key=lambda f: (f / "config.yaml").stat().st_mtime)
 
 
-def _evaluation(points: Sequence[Point], prompts: int) -> list[str]:
+def _evaluation(points: Sequence[Point], prompts: int, temperature: float) -> list[str]:
     final = [p for p in points if p["final"]]
     judged = [p for p in final if "gain" in p]
     body = ["<h2>What became better</h2>", '<div class="headline">', *(_headline(p) for p in judged), "</div>"]
@@ -114,7 +114,7 @@ def _evaluation(points: Sequence[Point], prompts: int) -> list[str]:
     head = ["policy", "gold", "gain on the start", "wins", "proxy", "KL, nats", "tokens", "alarms"]
     body.append(_table(head, rows))
     body.append(
-        f'<p class="soft">{prompts} held-out prompts, one answer each, at temperature 1. Gold is the independent judge '
+        f'<p class="soft">{prompts} held-out prompts, one answer each, at temperature {temperature:g}. Gold is the independent judge '
         "that training never saw; proxy is the reward it was trained on. Brackets: 95 % bootstrap intervals over "
         "prompts; gain and wins are paired, prompt by prompt.</p>"
     )

@@ -67,7 +67,8 @@ def run(config: Evaluate) -> None:
             {"policy": p.policy, "step": p.step, "final": p.final, **compared(record, seen.records[0])}
             for p, record in zip(points, seen.records, strict=True)
         ]
-        run.write("evaluation.json", {"points": rows, "prompts": len(bench.prompts)})
+        about = {"prompts": len(bench.prompts), "temperature": config.temperature}
+        run.write("evaluation.json", {"points": rows, **about})
         for row in rows:
             if row["final"] and row["policy"] != "baseline":
                 run.note(headline(row))
