@@ -115,8 +115,8 @@ def _evaluation(points: Sequence[Point], prompts: int, temperature: float) -> li
     body.append(_table(head, rows))
     body.append(
         f'<p class="soft">{prompts} held-out prompts, one answer each, at temperature {temperature:g}. Gold is the '
-        "independent judge that training never saw; proxy is the reward it was trained on. Brackets: 95 % bootstrap intervals over "
-        "prompts; gain and wins are paired, prompt by prompt.</p>"
+        "independent judge that training never saw; proxy is the reward it was trained on. Brackets: 95 % bootstrap "
+        "intervals over prompts; gain and wins are paired, prompt by prompt.</p>"
     )
     body += ["<h2>Reward against KL</h2>", _figure(frontier(points)), *_alarms(final)]
     return body
