@@ -86,3 +86,17 @@ def test_show_prints_the_resolved_configuration(tmp_path):
     result = clew("sft", "c.yaml", "learner.lr=0.5", "--show", cwd=tmp_path)
     assert "lr: 0.5" in result.stdout
     assert "truncation: error" in result.stdout
+
+
+def test_runs_are_listed_and_compared(tmp_path):
+    for name, num in (("a", 3), ("b", 4)):
+        config = f"out: runs/{name}\nfiles: {{p: {{name: 'clew.data.grammar:prompts', num: {num}, seed: 0}}}}\n"
+        (tmp_path / "c.yaml").write_text(config)
+        assert clew("prepare", "c.yaml", cwd=tmp_path).returncode == 0
+    listed = clew("runs", cwd=tmp_path).stdout
+    assert [line.split()[:3] for line in listed.splitlines()[1:]] == [
+        ["a", "prepare", "finished"],
+        ["b", "prepare", "finished"],
+    ]
+    assert clew("diff", "runs/a", "runs/b", cwd=tmp_path).stdout.strip() == "files.p.num: 3 -> 4"
+    assert "runs/c is no run directory" in clew("diff", "runs/a", "runs/c", cwd=tmp_path).stderr

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from clew import __version__, cli_data, pipeline
+from clew import __version__, cli_data, cli_runs, pipeline
 from clew.config import load
 
 app = typer.Typer(
@@ -20,6 +20,8 @@ app = typer.Typer(
 )
 
 app.add_typer(cli_data.app, name="data")
+app.command("runs")(cli_runs.list_runs)
+app.command("diff")(cli_runs.diff_runs)
 
 Overrides = Annotated[list[str] | None, typer.Argument(help="key=value, dotted: learner.lr=1e-5")]
 Show = Annotated[bool, typer.Option("--show", help="Print the resolved configuration and stop.")]

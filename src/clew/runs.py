@@ -141,7 +141,7 @@ class Run:
         if not self.is_finished and not any((self.folder / name).exists() for name in WORK):
             write_durably(resolved, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
         before = yaml.safe_load(resolved.read_text(encoding="utf-8")) if resolved.exists() else {}
-        changed = _differences(before, config)
+        changed = differences(before, config)
         if changed:
             raise RunExists(
                 f"{self.folder} holds a run of another configuration ({'; '.join(changed[:5])}); choose another "
@@ -282,13 +282,13 @@ class Run:
             signal.signal(signal.SIGINT, before)
 
 
-def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
     """Dotted keys whose values differ, as `key: old -> new`."""
     found: list[str] = []
     for key in [*old, *(k for k in new if k not in old)]:
         a, b = old.get(key), new.get(key)
         if isinstance(a, dict) and isinstance(b, dict):
-            found += _differences(a, b, f"{prefix}{key}.")
+            found += differences(a, b, f"{prefix}{key}.")
         elif a != b:
             found.append(f"{prefix}{key}: {a!r} -> {b!r}")
     return found
