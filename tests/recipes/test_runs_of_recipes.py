@@ -233,14 +233,24 @@ def test_wrong_use_is_explained(world, tmp_path, recipe, change, error, says):
     ("function", "says"),
     [
         ("too_few", "returned 1 values for 8"),
+        ("nothing", "reward nothing returned None for 8 completions; expected one each"),
+        ("raises", "reward raises raised KeyError for 8 completions: 'answer'"),
         ("nan", "returned nan for prompt"),
         ("text", "returned 'good' for prompt"),
     ],
 )
 def test_reward_functions_that_fail_are_named(world, tmp_path, function, says):
     values = configured("rl", world) | {"reward": [{"function": f"{__name__}:{function}"}]}
-    with pytest.raises(ValueError, match=says):
+    with pytest.raises((ValueError, RuntimeError), match=says):
         run_recipe("rl", tmp_path / "rl", values)
+
+
+def nothing(prompts, completions):
+    return None
+
+
+def raises(prompts, completions):
+    return [{}["answer"] for _ in completions]
 
 
 def too_few(prompts, completions):

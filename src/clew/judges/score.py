@@ -2,7 +2,7 @@
 
 import inspect
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Sized
 from functools import partial
 from numbers import Real
 from typing import Any
@@ -80,7 +80,8 @@ def score_with_model(model: ScalarModel, rollouts: Sequence[Rollout], *, max_tok
 def function_reward(function: RewardFunction, **options: Any) -> Reward:
     """A plain function as a Reward: prompts and completions as lists of text, dataset columns as keyword lists.
 
-    The reward raises TypeError or ValueError when the function returns other than one finite number or None each.
+    The reward raises ValueError when the function returns other than one finite number or None each, RuntimeError
+    when the function raises.
     """
     parameters = inspect.signature(function).parameters.values()
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
@@ -89,14 +90,16 @@ def function_reward(function: RewardFunction, **options: Any) -> Reward:
 
     def reward(rollouts: Sequence[Rollout]) -> list[Score]:
         columns = {key for r in rollouts for key in r.info if takes_any or key in wanted}
-        values = function(
-            [r.prompt for r in rollouts],
-            [r.text for r in rollouts],
-            **{key: [r.info.get(key) for r in rollouts] for key in sorted(columns)},
-            **options,
-        )
-        if len(values) != len(rollouts):
-            raise ValueError(f"reward {name} returned {len(values)} values for {len(rollouts)} completions")
+        texts = [r.prompt for r in rollouts], [r.text for r in rollouts]
+        extra = {key: [r.info.get(key) for r in rollouts] for key in sorted(columns)}
+        try:
+            values = function(*texts, **extra, **options)
+        except Exception as error:
+            says = f"reward {name} raised {type(error).__name__} for {len(rollouts)} completions: {error}"
+            raise RuntimeError(says) from error
+        if not isinstance(values, Sized) or len(values) != len(rollouts):
+            got = f"{len(values)} values" if isinstance(values, Sized) else repr(values)
+            raise ValueError(f"reward {name} returned {got} for {len(rollouts)} completions; expected one each")
         return [_checked(value, name, rollout) for value, rollout in zip(values, rollouts, strict=True)]
 
     return reward
