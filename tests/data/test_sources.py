@@ -116,7 +116,8 @@ def test_files_of_every_kind(tmp_path):
         ("x.jsonl", '{"text": "a"}\n{oops\n', ValueError, "line 2 is not JSON"),
         ("x.jsonl", "[1, 2]\n", ValueError, "line 1: expected an object with named columns; got list"),
         ("x.json", '{"a": 1}', ValueError, "expected a list of objects; got dict"),
-        ("x.csv", "a,b", ValueError, "unknown kind of file; expected one of .jsonl"),
+        ("x.doc", "a,b", ValueError, "unknown kind of file; expected one of .jsonl"),
+        ("x.csv", "prompt,completion\na,b,c\n", ValueError, "row 1: expected 2 columns"),
         ("x.jsonl", "", ValueError, "has no rows"),
     ],
 )
@@ -238,3 +239,13 @@ def test_numbers_out_of_range_are_refused(row, says):
 def test_null_columns_are_absent_ones():
     assert only({"prompt": "q", "completion": "a", "label": None, "rating": 4}, "here").label == 4.0
     assert only({"prompt": "q", "completions": ["a", "b"], "ranks": None}, "here").ranks == (0, 1)
+
+
+def test_tables_and_texts_are_read(tmp_path):
+    (tmp_path / "a.csv").write_text('prompt,completion,label\n"2","four, say",true\nq,a,\n')
+    first, second = load_examples(Source(path=str(tmp_path / "a.csv")))
+    assert (first.prompt, first.answers, first.label, second.label) == ("2", ("four, say",), 1.0, None)
+    (tmp_path / "b.tsv").write_text("prompt\tchosen\trejected\tmargin\nq\ta\tb\t0.5\n")
+    assert load_examples(Source(path=str(tmp_path / "b.tsv")))[0].margin == 0.5
+    (tmp_path / "c.txt").write_text("once\n\nupon a time\n")
+    assert [e.answers for e in load_examples(Source(path=str(tmp_path / "c.txt")))] == [("once",), ("upon a time",)]

@@ -334,7 +334,7 @@ def _images(row: Row, where: str) -> Example:
 
 
 def _verdict_alone(row: Row, where: str) -> Example:
-    raise NotText(f"{where}: a judgement between two models without their answers; it is for ratings, not for training")
+    raise NotText(f"{where}: a judgement without the texts that were judged; it is for statistics, not for training")
 
 
 def _text(value: Any, column: str, where: str) -> Text:
@@ -445,6 +445,7 @@ FORMATS = (
     Format("pair, prompt in common", ("chosen", "rejected"), _pair, ("margin", "agreement")),
     Format("pair of images (Pick-a-Pic)", ("caption", "label_0", "label_1"), _images),
     Format("verdict without answers (arena)", ("model_a", "model_b", "winner"), _verdict_alone),
+    Format("label of a crowd worker, without texts", ("item", "worker", "label"), _verdict_alone),
     Format("demonstration (LLaMA-Factory alpaca)", ("instruction", "output"), _alpaca, (*ALPACA, "kto_tag")),
     Format("conversation (LLaMA-Factory sharegpt)", ("conversations",), _sharegpt, ("system", "kto_tag")),
     Format("demonstration", ("prompt", "completion"), _single, ("label", "rating")),

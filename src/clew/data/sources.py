@@ -1,5 +1,6 @@
 """Rows from JSONL (plain or gzip), JSON, parquet or the hub, as examples; splits by prompt; the order of training."""
 
+import csv
 import gzip
 import hashlib
 import json
@@ -19,7 +20,8 @@ class Source(Config):
     """Where examples come from, and which of them."""
 
     path: str
-    """A .jsonl, .jsonl.gz, .json or .parquet file, a folder of them, or a hub name (`owner/name[:split]`)."""
+    """A .jsonl, .jsonl.gz, .json, .parquet, .csv, .tsv or .txt file, a folder of them, or a hub name
+    (`owner/name[:split]`)."""
     part: Literal["all", "train", "heldout"] = "all"
     """Side of the split by prompt; the two sides never share a prompt."""
     heldout: float = 0.1
@@ -79,7 +81,7 @@ def read_rows(path: str) -> Iterator[Row]:
     if suffix and file.exists():
         try:
             yield from READERS[suffix](file)
-        except (UnicodeDecodeError, gzip.BadGzipFile, EOFError, zlib.error) as error:
+        except (UnicodeDecodeError, gzip.BadGzipFile, EOFError, zlib.error, csv.Error) as error:
             raise ValueError(f"{path} is no {suffix} file, or a damaged one: {error}") from error
     elif file.exists():
         raise ValueError(f"{path}: unknown kind of file; expected one of {', '.join(READERS)}")
@@ -102,6 +104,36 @@ def _json(path: Path) -> Iterator[Row]:
         raise ValueError(f"{path}: expected a list of objects; got {type(content).__name__}")
     for i, row in enumerate(content):
         yield _object(row, f"{path} row {i}")
+
+
+def _txt(path: Path) -> Iterator[Row]:
+    """Every line that is not empty is a text."""
+    with path.open(encoding="utf-8") as file:
+        for line in file:
+            if line.strip():
+                yield {"text": line.rstrip("\n")}
+
+
+def _csv(path: Path) -> Iterator[Row]:
+    """A table whose first line names the columns; those that are numbers in every format are numbers."""
+    with path.open(encoding="utf-8", newline="") as file:
+        for number, row in enumerate(csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else ","), 1):
+            if None in row or None in row.values():
+                raise ValueError(
+                    f"{path} row {number}: expected {len(row) - (None in row)} columns, as in the first line"
+                )
+            yield {k: _cell(v) if k in NUMBERS else v for k, v in row.items()}
+
+
+def _cell(text: str) -> Any:
+    words = {"": None, "true": True, "false": False}
+    try:
+        return words[text.lower()] if text.lower() in words else float(text)
+    except ValueError:
+        return text
+
+
+NUMBERS = {"label", "rating", "margin", "agreement", "weight"}
 
 
 def _parquet(path: Path) -> Iterator[Row]:
@@ -132,6 +164,9 @@ READERS: dict[str, Callable[[Path], Iterator[Row]]] = {
     ".jsonl.gz": _jsonl,
     ".json": _json,
     ".parquet": _parquet,
+    ".txt": _txt,
+    ".csv": _csv,
+    ".tsv": _csv,
 }
 
 
