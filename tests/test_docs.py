@@ -43,6 +43,15 @@ def test_the_methods_of_the_docs_exist():
         assert f"`{name}`" in page, f"docs/methods.md does not mention {name}"
 
 
+def test_the_tests_that_the_docs_name_exist():
+    named = set(re.findall(r"`(test_\w+)`", (ROOT / "docs" / "pains.md").read_text()))
+    there = {
+        name for file in (ROOT / "tests").rglob("test_*.py") for name in re.findall(r"def (test_\w+)", file.read_text())
+    }
+    assert len(named) > 40
+    assert named <= there, sorted(named - there)
+
+
 READING = (
     "types.py", "batch.py", "losses/*.py", "data/collate.py", "learn/learner.py", "models/layout.py", "models/trunk.py",
     "models/heads.py", "models/policy.py", "engines/noise.py", "engines/local.py", "experience.py", "recipes/sft.py",
