@@ -39,6 +39,8 @@ def survey(path: str) -> Survey:
             found.refused.append(f"known, and not for training: {error}")
         except ValueError as error:
             found.refused.append(str(error))
+    if not found.rows:
+        raise ValueError(f"{path} has no rows")
     return found
 
 

@@ -106,7 +106,7 @@ def _ranking(row: Row, where: str) -> Example:
         answers = [a["completion"] for a in answers]
     else:
         ranks = row["ranks"] if row.get("ranks") is not None else list(range(len(answers)))
-    if len(ranks) != len(answers) or not all(isinstance(r, int) for r in ranks):
+    if not isinstance(ranks, list) or len(ranks) != len(answers) or not all(isinstance(r, int) for r in ranks):
         raise ValueError(
             f"{where}: column 'ranks' needs one integer for each of {len(answers)} completions; got {ranks}"
         )
@@ -117,7 +117,7 @@ def _ranking(row: Row, where: str) -> Example:
         _text(prompt, "prompt", where),
         tuple(_text(answers[i], "completions", where) for i in order),
         tuple(ranks[i] for i in order),
-        cut=tuple(place for place, i in enumerate(order) if i in (row.get("cut") or ())),
+        cut=tuple(place for place, i in enumerate(order) if i in _cut(row, where)),
     )
 
 
@@ -135,7 +135,7 @@ def _pair(row: Row, where: str) -> Example:
         prompt,
         (chosen, rejected),
         (0, 1),
-        cut=tuple(row.get("cut") or ()),
+        cut=_cut(row, where),
         margin=_number(row, "margin", where, 0.0),
         agreement=_number(row, "agreement", where, 1.0, least=0.0, most=1.0),
     )
@@ -147,8 +147,8 @@ def _single(row: Row, where: str) -> Example:
         "",
         _text(row["prompt"], "prompt", where),
         (_text(row["completion"], "completion", where),),
-        label=None if column is None else _number(row, column, where, 0.0),
-        cut=tuple(row.get("cut") or ()),
+        label=None if column is None else _number(row, column, where, None),
+        cut=_cut(row, where),
     )
 
 
@@ -163,7 +163,7 @@ def _conversation(row: Row, where: str) -> Example:
         raise ValueError(f"{where}: column 'messages' needs a list of messages; got text")
     if row.get("label") is None:
         return Example("", (), (messages,))
-    return Example("", messages[:-1], (messages[-1:],), label=_number(row, "label", where, 0.0))
+    return Example("", messages[:-1], (messages[-1:],), label=_number(row, "label", where, None))
 
 
 def _text_alone(row: Row, where: str) -> Example:
@@ -174,7 +174,7 @@ def _ranked_answers(row: Row, where: str) -> Example:
     """Nectar: `answers` of {answer, rank}."""
     entries = [_object(a, "answers", where) for a in _list(row, "answers", where)]
     answers = [
-        {"completion": _string(a, "answer", where), "rank": int(_number(a, "rank", where, 0.0))} for a in entries
+        {"completion": _string(a, "answer", where), "rank": int(_number(a, "rank", where, None))} for a in entries
     ]
     return _ranking({"prompt": row["prompt"], "completions": answers}, where)
 
@@ -193,7 +193,7 @@ def _alpaca(row: Row, where: str) -> Example:
     if row.get("output") is None:
         answers = tuple((Message("assistant", _string(row, c, where)),) for c in ("chosen", "rejected"))
         return Example("", prompt, answers, (0, 1))
-    label = None if row.get("kto_tag") is None else _number(row, "kto_tag", where, 0.0)
+    label = None if row.get("kto_tag") is None else _number(row, "kto_tag", where, None)
     return Example("", prompt, ((Message("assistant", _string(row, "output", where)),),), label=label)
 
 
@@ -207,7 +207,7 @@ def _sharegpt(row: Row, where: str) -> Example:
         answers = tuple((_turn(row[c], c, where),) for c in ("chosen", "rejected"))
         return Example("", messages, answers, (0, 1))
     if row.get("kto_tag") is not None:
-        return Example("", messages[:-1], (messages[-1:],), label=_number(row, "kto_tag", where, 0.0))
+        return Example("", messages[:-1], (messages[-1:],), label=_number(row, "kto_tag", where, None))
     return Example("", (), (messages,))
 
 
@@ -232,7 +232,7 @@ def _summaries(row: Row, where: str) -> Example:
     """OpenAI's TL;DR comparisons: a post, two summaries, which was chosen."""
     info = _object(row["info"], "info", where)
     texts = [_string(_object(s, "summaries", where), "text", where) for s in _list(row, "summaries", where)]
-    choice = int(_number(row, "choice", where, 0.0, least=0.0, most=len(texts) - 1.0))
+    choice = int(_number(row, "choice", where, None, least=0.0, most=len(texts) - 1.0))
     post = _string(info, "post" if info.get("post") is not None else "article", where)
     title = f"TITLE: {info['title']}\n" if isinstance(info.get("title"), str) else ""
     order = [choice, *(i for i in range(len(texts)) if i != choice)]
@@ -245,6 +245,8 @@ def _stepwise(row: Row, where: str) -> Example:
     steps, labels = _list(row, "completions", where), _list(row, "labels", where)
     if len(steps) != len(labels) or not all(isinstance(s, str) for s in steps):
         raise ValueError(f"{where}: 'completions' needs texts, and 'labels' one label for each of {len(steps)}")
+    if not all(isinstance(x, (int, float)) for x in labels):
+        raise ValueError(f"{where}: column 'labels' needs numbers, or true and false; got {labels!r:.80}")
     return _steps(_text(row["prompt"], "prompt", where), steps, [float(x) for x in labels])
 
 
@@ -259,16 +261,17 @@ def _prm800k(row: Row, where: str) -> Example:
         if completions:
             picked = completions[step.get("chosen_completion") or 0]
             steps.append(_string(picked, "text", where))
-            ratings.append(_number(picked, "rating", where, 0.0))
+            ratings.append(_number(picked, "rating", where, None))
     return _steps(_string(question, "problem", where), steps, ratings)
 
 
 def _first_mistake(row: Row, where: str) -> Example:
     """BIG-Bench Mistake: steps and the place of the first wrong one, none where all are right."""
     steps = [str(s) for s in _list(row, "steps", where)]
-    wrong = row.get("mistake_index")
-    labels = [0.0 if wrong is not None and i >= int(wrong) else 1.0 for i in range(len(steps))]
-    return _steps(_string(row, "input", where), steps, labels if wrong is None else labels[: int(wrong) + 1])
+    wrong = len(steps)
+    if row.get("mistake_index") is not None:
+        wrong = int(_number(row, "mistake_index", where, None, least=0))
+    return _steps(_string(row, "input", where), steps, [float(i < wrong) for i in range(min(wrong + 1, len(steps)))])
 
 
 def _steps(prompt: Text, steps: Sequence[str], labels: Sequence[float]) -> Example:
@@ -290,7 +293,7 @@ def _votes(row: Row, where: str) -> Example:
 
 def _two_outputs(row: Row, where: str) -> Example:
     """LLMBar: two outputs and the number of the better one."""
-    better = int(_number(row, "label", where, 1.0, least=1.0, most=2.0))
+    better = int(_number(row, "label", where, None, least=1.0, most=2.0))
     texts = [_string(row, f"output_{i}", where) for i in (better, 3 - better)]
     return Example("", _string(row, "input", where), tuple(texts), (0, 1))
 
@@ -356,8 +359,9 @@ def _message(message: Mapping[str, Any], column: str, where: str) -> Message:
 
 
 def _number(
-    row: Row, column: str, where: str, default: float, *, least: float = -np.inf, most: float = np.inf
+    row: Row, column: str, where: str, default: float | None, *, least: float = -np.inf, most: float = np.inf
 ) -> float:
+    """A number of a column, or the default, which a column that must be there has not."""
     value = row[column] if row.get(column) is not None else default
     if isinstance(value, (int, float)) and np.isfinite(value) and least <= value <= most:
         return float(value)
@@ -404,6 +408,14 @@ def parse_transcript(text: str, where: str) -> tuple[Message, ...]:
         messages.append(Message(cast(Role, role), body[:end].strip()))
         rest = body[end:]
     return tuple(messages)
+
+
+def _cut(row: Row, where: str) -> tuple[int, ...]:
+    """Places of the answers that were cut by length."""
+    places = row["cut"] if row.get("cut") is not None else []
+    if not isinstance(places, list) or not all(isinstance(p, int) for p in places):
+        raise ValueError(f"{where}: column 'cut' needs a list of places, from 0; got {places!r:.80}")
+    return tuple(places)
 
 
 def _string(row: Row, column: str, where: str) -> str:
