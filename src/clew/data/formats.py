@@ -303,7 +303,9 @@ def _fine_grained(row: Row, where: str) -> Example:
     texts = [_string(row, f"prediction {i}", where) for i in range(1, 5)]
     verdicts = _list(row, "preference", where)
     wins = [0.0] * 4
-    for (a, b), verdict in zip(combinations(range(4), 2), verdicts, strict=False):
+    if len(verdicts) != 6 or not all(isinstance(v, int) for v in verdicts):
+        raise ValueError(f"{where}: column 'preference' needs six verdicts of 0, 1 or 2; got {verdicts!r:.80}")
+    for (a, b), verdict in zip(combinations(range(4), 2), verdicts, strict=True):
         wins[a] += {1: 1.0, 0: 0.5}.get(verdict, 0.0)
         wins[b] += {2: 1.0, 0: 0.5}.get(verdict, 0.0)
     order = sorted(range(4), key=lambda i: -wins[i])
@@ -321,10 +323,11 @@ def _tree(row: Row, where: str) -> list[Example]:
         here = (*before, Message(role, _string(node, "text", where)))
         replies = [_object(r, "replies", where) for r in node.get("replies") or []]
         waiting += [(here, reply) for reply in replies]
-        ranked = sorted((r for r in replies if r.get("rank") is not None and role == "user"), key=lambda r: r["rank"])
-        if len(ranked) > 1:
-            answers = tuple((Message("assistant", _string(r, "text", where)),) for r in ranked)
-            found.append(Example("", here, answers, tuple(int(r["rank"]) for r in ranked)))
+        ranked = [(int(_number(r, "rank", where, None)), r) for r in replies if r.get("rank") is not None]
+        ranked.sort(key=lambda pair: pair[0])
+        if len(ranked) > 1 and role == "user":
+            answers = tuple((Message("assistant", _string(r, "text", where)),) for _, r in ranked)
+            found.append(Example("", here, answers, tuple(rank for rank, _ in ranked)))
     return found
 
 
