@@ -51,6 +51,11 @@ def test_votes_become_agreement_and_steps_keep_their_labels():
     assert mistake.info["step_labels"] == [1.0, 0.0]
 
 
+def test_judged_solutions_become_judged_answers():
+    row = {"question": "q", "ground_truth": "4", "small": {"is_correct": False, "solution": "3"}, "big": {"is_correct": True, "solution": "4"}}  # fmt: skip
+    assert [(e.answers, e.label) for e in parse_row(row, "here")] == [(("3",), 0.0), (("4",), 1.0)]
+
+
 def test_a_tree_becomes_a_ranking_for_every_prompt_with_ranked_replies():
     def reply(text, rank, *replies):
         return {"text": text, "role": "assistant", "rank": rank, "replies": list(replies)}
@@ -101,6 +106,7 @@ REAL = {
     "oasst/en_100_tree.jsonl": ("OASST", 167),
     "fine_grained_rlhf/dev_feedback.json": ("fine-grained RLHF", 345),
     "bigbench_mistake/dyck_languages.jsonl": ("BIG-Bench Mistake", 986),
+    "gsm8k/example_model_solutions.jsonl": ("solutions judged", 4 * 660),
     "gsm8k/train.jsonl": ("question and answer", 7473),
     "humaneval/HumanEval.jsonl.gz": ("prompt", 164),
 }

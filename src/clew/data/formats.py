@@ -259,7 +259,8 @@ def _prm800k(row: Row, where: str) -> Example:
         step = _object(entry, "steps", where)
         completions = [_object(c, "completions", where) for c in step.get("completions") or []]
         if completions:
-            picked = completions[step.get("chosen_completion") or 0]
+            most = len(completions) - 1
+            picked = completions[int(_number(step, "chosen_completion", where, 0.0, least=0, most=most))]
             steps.append(_string(picked, "text", where))
             ratings.append(_number(picked, "rating", where, None))
     return _steps(_string(question, "problem", where), steps, ratings)
@@ -329,6 +330,13 @@ def _tree(row: Row, where: str) -> list[Example]:
             answers = tuple((Message("assistant", _string(r, "text", where)),) for _, r in ranked)
             found.append(Example("", here, answers, tuple(rank for rank, _ in ranked)))
     return found
+
+
+def _solutions(row: Row, where: str) -> list[Example]:
+    """GSM8K's model solutions: every column with a solution and whether it is right is a judged answer."""
+    judged = [v for v in row.values() if isinstance(v, dict) and isinstance(v.get("is_correct"), bool)]
+    asked = _string(row, "question", where)
+    return [Example("", asked, (_string(v, "solution", where),), label=float(v["is_correct"])) for v in judged]
 
 
 def _question(row: Row, where: str) -> Example:
@@ -465,6 +473,7 @@ FORMATS = (
     Format("conversation (LLaMA-Factory sharegpt)", ("conversations",), _sharegpt, ("system", "kto_tag")),
     Format("demonstration", ("prompt", "completion"), _single, ("label", "rating")),
     Format("question and answer", ("question", "answer"), _question),
+    Format("solutions judged right or wrong (GSM8K)", ("question", "ground_truth"), _solutions),
     Format("prompt", ("prompt",), _prompt),
     Format("conversation", ("messages",), _conversation, ("label",)),
     Format("text", ("text",), _text_alone),
