@@ -10,6 +10,7 @@ import pytest
 from safetensors.torch import load_file
 
 from clew.config import Config
+from clew.evaluate.report import write_report
 from clew.runs import NoState, Run, RunExists, read_lines
 
 from .conftest import configured, metrics, run_recipe
@@ -201,6 +202,12 @@ def test_an_interrupted_evaluation_keeps_what_it_measured(world, tmp_path, monke
 def test_greedy_evaluation_has_numbers(world, tmp_path):
     out = run_recipe("evaluate", tmp_path / "greedy", evaluation(world, temperature=0))
     assert "NaN" not in (out / "evaluation.json").read_text()
+
+
+def test_an_evaluation_without_gold_goes_by_proxy_kl_and_alarms(world, tmp_path):
+    out = run_recipe("evaluate", tmp_path / "no_gold", evaluation(world, gold=None))
+    assert [sorted(row) for row in metrics(out)] == [["kl", "proxy", "step"]] * 3
+    assert "PPO" in write_report(out, tmp_path / "report.html").read_text()
 
 
 def test_line_separators_in_texts_do_not_cut_rows(tmp_path):

@@ -176,7 +176,7 @@ def frontier(points: Sequence[Point]) -> Figure:
         for colour, name in zip(COLOURS * 9, names, strict=False):
             _line(axis, [*start, *(p for p in points if p["policy"] == name)], key, name, colour)
         axis.set(title=title, xlabel="√KL to the start, √nats", ylabel="reward")
-        axis.axhline(start[0][key]["value"] if start else 0, color="#999", lw=0.8, ls=":")
+        axis.axhline(start[0][key]["value"] if start and key in start[0] else 0, color="#999", lw=0.8, ls=":")
         _plain(axis)
     axes[0].legend(frameon=False, fontsize=9)
     return figure

@@ -59,7 +59,7 @@ def run(config: Evaluate) -> None:
             point = points[step.number]
             seen.records.append(bench.measure(point.folder))
             found = compared(seen.records[-1], seen.records[0])
-            step.track({"gold": found["gold"]["value"], "kl": found["kl"]["value"]})
+            step.track({name: found[name]["value"] for name in ("gold", "proxy", "kl") if name in found})
             run.ledger["tokens_generated"] += sum(seen.records[-1]["length"])
             if point.final:
                 step.samples(samples_of(point.policy, seen.records[-1], config.shown))
@@ -147,13 +147,12 @@ def compared(now: Record, start: Record) -> dict[str, Any]:
     found = findings(signs, signs_of(start, start))
     judged = [i for i in range(len(now["gold"])) if now["gold"][i] is not None and start["gold"][i] is not None]
     gold, old = ([record["gold"][i] for i in judged] for record in (now, start))
-    with_gold = {
-        "gold": mean_interval(gold)._asdict(),
-        "gain": paired_gain(gold, old)._asdict(),
-        "win_rate": win_rate(gold, old)._asdict(),
-    }
+    with_gold: dict[str, Any] = {}
+    if judged:
+        estimates = {"gold": mean_interval(gold), "gain": paired_gain(gold, old), "win_rate": win_rate(gold, old)}
+        with_gold = {name: estimate._asdict() for name, estimate in estimates.items()}
     return {
-        **(with_gold if judged else {"gold": {"value": float("nan")}}),
+        **with_gold,
         "proxy": mean_interval(now["judges"][0])._asdict(),
         "kl": mean_interval(now["kl"])._asdict(),
         "length": mean_interval(now["length"])._asdict(),
