@@ -130,23 +130,25 @@ def test_a_damaged_checkpoint_is_left_for_an_older_one(world, tmp_path, monkeypa
     assert "is damaged (model.safetensors does not match its hash)" in (tmp_path / "hurt" / "notes.jsonl").read_text()
 
 
-def test_ctrl_c_finishes_the_step_saves_and_goes_on_later(world, tmp_path, monkeypatch):
-    from clew.runs import Run
-
-    values = configured("sft", world)
-    run_recipe("sft", tmp_path / "whole", values)
+def run_interrupted(name: str, out: Path, values: dict, *, after: int) -> None:
+    """Run a recipe that gets Ctrl-C once it has logged a step."""
     log = Run._log
 
     def interrupt(self, step):
         log(self, step)
-        if step.number == 10:
+        if step.number == after:
             signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(Run, "_log", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        run_recipe("sft", tmp_path / "stopped", values)
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Run, "_log", interrupt)
+        run_recipe(name, out, values)
+
+
+def test_ctrl_c_finishes_the_step_saves_and_goes_on_later(world, tmp_path):
+    values = configured("sft", world)
+    run_recipe("sft", tmp_path / "whole", values)
+    run_interrupted("sft", tmp_path / "stopped", values, after=10)
     assert (tmp_path / "stopped" / "checkpoints" / "checkpoint-000011").is_dir()
-    monkeypatch.setattr(Run, "_log", log)
     run_recipe("sft", tmp_path / "stopped", values)
     assert_same(tmp_path / "whole", tmp_path / "stopped")
 
@@ -181,19 +183,9 @@ def evaluation(world, **changes):
     }  # fmt: skip
 
 
-def test_an_interrupted_evaluation_keeps_what_it_measured(world, tmp_path, monkeypatch):
+def test_an_interrupted_evaluation_keeps_what_it_measured(world, tmp_path):
     whole = run_recipe("evaluate", tmp_path / "whole", evaluation(world))
-    log = Run._log
-
-    def interrupt(self, step):
-        log(self, step)
-        if step.number == 1:
-            signal.raise_signal(signal.SIGINT)
-
-    monkeypatch.setattr(Run, "_log", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        run_recipe("evaluate", tmp_path / "stopped", evaluation(world))
-    monkeypatch.setattr(Run, "_log", log)
+    run_interrupted("evaluate", tmp_path / "stopped", evaluation(world), after=1)
     stopped = run_recipe("evaluate", tmp_path / "stopped", evaluation(world))
     assert (stopped / "evaluation.json").read_text() == (whole / "evaluation.json").read_text()
     assert (stopped / "samples.jsonl").read_text() == (whole / "samples.jsonl").read_text()
