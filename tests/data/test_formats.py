@@ -4,7 +4,8 @@ from collections import Counter
 
 import pytest
 
-from clew.data.formats import NotText, format_of, parse_row
+from clew.data.example import NotText
+from clew.data.formats import format_of, parse_row
 from clew.data.sources import read_rows
 from clew.types import Message
 

@@ -8,7 +8,8 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from clew.data.formats import Example, NotText, format_of, parse_row
+from clew.data.example import Example, NotText
+from clew.data.formats import format_of, parse_row
 from clew.data.sources import read_rows
 from clew.types import Text, as_string
 

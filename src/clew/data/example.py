@@ -1,0 +1,60 @@
+"""One record of data, whatever its format: a prompt with no answer, one answer, or several in order of rank."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from clew.types import Text, as_string
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One record, whatever its format: a prompt with no answer, one answer, or several in order of rank.
+
+    Example: a pair is `Example("3f2a", "How was the soup?", (" Lovely.", " Awful."), (0, 1))`
+    """
+
+    id: str
+    """Of the prompt: rows with equal prompts share it, and go to the same side of every split."""
+    prompt: Text
+    answers: tuple[Text, ...] = ()
+    ranks: tuple[int, ...] = ()
+    label: float | None = None
+    """Thumb or rating of a single answer; None when it has none."""
+    margin: float = 0.0
+    """How much better the first answer is said to be."""
+    agreement: float = 1.0
+    """Probability that the stated order is right."""
+    weight: float = 1.0
+    cut: tuple[int, ...] = ()
+    """Answers that were cut by length: they have no end, so no stop token."""
+    info: Mapping[str, Any] = field(default_factory=dict)
+    """The other columns."""
+
+
+class NotText(ValueError):
+    """The row is of a known format that text methods cannot use."""
+
+
+def prompt_id(prompt: Text) -> str:
+    return hashlib.sha256(as_string(prompt).encode()).hexdigest()[:16]
+
+
+def ranked(prompt: Text, answers: Sequence[Text], ranks: Sequence[int], cut: Sequence[int] = ()) -> Example:
+    """Answers in order of rank; `cut` are places in the order given."""
+    order = sorted(range(len(answers)), key=lambda i: ranks[i])
+    return Example(
+        "",
+        prompt,
+        tuple(answers[i] for i in order),
+        tuple(ranks[i] for i in order),
+        cut=tuple(place for place, i in enumerate(order) if i in cut),
+    )
+
+
+def in_steps(prompt: Text, steps: Sequence[str], labels: Sequence[float]) -> Example:
+    """Steps with labels, which may end at the first error; process reward models read them from `info`."""
+    return Example("", prompt, ("\n".join(steps),), info={"steps": list(steps), "step_labels": list(labels)})
