@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-Role = Literal["system", "user", "assistant", "tool"]
+Role = Literal["system", "developer", "user", "assistant", "tool"]
 Stop = Literal["end", "length", "turns", "error"]
 
 
@@ -18,6 +18,18 @@ class Message:
 
     role: Role
     content: str
+    thinking: str = ""
+    """What the assistant thought before it spoke."""
+    tool_calls: str = ""
+    """A JSON list of `{type: function, function: {name, arguments}}`, as chat templates read it."""
+    name: str = ""
+    tool_call_id: str = ""
+
+    def as_row(self) -> dict[str, Any]:
+        """As files have it, without what is empty."""
+        others = {"thinking": self.thinking, "name": self.name, "tool_call_id": self.tool_call_id}
+        row: dict[str, Any] = {"role": self.role, "content": self.content} | {k: v for k, v in others.items() if v}
+        return row | ({"tool_calls": json.loads(self.tool_calls)} if self.tool_calls else {})
 
 
 Text = str | tuple[Message, ...]
@@ -26,7 +38,9 @@ Text = str | tuple[Message, ...]
 
 def as_string(text: Text) -> str:
     """Text as it is; a conversation as JSON. Different ones differ."""
-    return text if isinstance(text, str) else json.dumps([(m.role, m.content) for m in text])
+    if isinstance(text, str):
+        return text
+    return json.dumps([(m.role, m.content) if m == Message(m.role, m.content) else m.as_row() for m in text])
 
 
 @dataclass(frozen=True, slots=True)

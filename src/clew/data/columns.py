@@ -1,12 +1,12 @@
 """What a column of a row must hold. Every error names the row, the column, what was found and what was expected."""
 
-from collections.abc import Mapping
-from typing import Any, cast, get_args
+from typing import Any
 
 import numpy as np
 
 from clew.data.example import Row
-from clew.types import Message, Role, Text
+from clew.data.messages import as_message
+from clew.types import Text
 
 
 def as_text(value: Any, column: str, where: str) -> Text:
@@ -15,16 +15,6 @@ def as_text(value: Any, column: str, where: str) -> Text:
     if isinstance(value, list) and value and all(isinstance(m, dict) for m in value):
         return tuple(as_message(m, column, where) for m in value)
     raise ValueError(f"{where}: column {column!r} needs text or a list of messages; got {value!r:.80}")
-
-
-def as_message(message: Mapping[str, Any], column: str, where: str) -> Message:
-    role, content = message.get("role"), message.get("content")
-    if role not in get_args(Role) or not isinstance(content, str):
-        raise ValueError(
-            f"{where}: column {column!r} has a message {dict(message)!r:.80}; expected role in {get_args(Role)} and "
-            "content as text"
-        )
-    return Message(cast(Role, role), content)
 
 
 def string(row: Row, column: str, where: str) -> str:
