@@ -1,12 +1,13 @@
 """Formats of other tools and of public sets: the record that each becomes, and the files of the real data."""
 
+import json
 from collections import Counter
 
 import pytest
 
 from clew.data.example import NotText
-from clew.data.formats import format_of, parse_row
-from clew.data.sources import read_rows
+from clew.data.formats import FORMATS, format_of, parse_row
+from clew.data.sources import Source, load_examples, read_rows
 from clew.types import Message
 
 
@@ -110,6 +111,9 @@ REAL = {
     "gsm8k/example_model_solutions.jsonl": ("solutions judged", 4 * 660),
     "gsm8k/train.jsonl": ("question and answer", 7473),
     "humaneval/HumanEval.jsonl.gz": ("prompt", 164),
+    "sentiment/stsa.binary.train": ("text", 6920),
+    "sentiment/stsa.fine.dev": ("text", 1101),
+    "mt_bench_judgments/question.jsonl": ("MT-bench", 80),
 }
 
 
@@ -119,3 +123,82 @@ def test_real_files_are_recognised(file, shared_data):
     rows = list(read_rows(str(shared_data / file)))
     assert all(name in found for found in Counter(format_of(row).name for row in rows))
     assert sum(len(parse_row(row, file)) for row in rows) == count
+
+
+VERL = {"data_source": "openai/gsm8k", "prompt": [{"role": "user", "content": "1+1?"}], "ability": "math", "reward_model": {"style": "rule", "ground_truth": "2"}, "extra_info": {"split": "train", "index": 7}}  # fmt: skip
+
+
+def test_what_rewards_of_verl_see_are_columns():
+    (example,) = parse_row(VERL, "here")
+    assert example.prompt == (user("1+1?"),)
+    assert example.info["ground_truth"] == "2"
+    assert (example.info["data_source"], example.info["index"], example.info["extra_info"]["split"]) == (
+        "openai/gsm8k",
+        7,
+        "train",
+    )
+
+
+@pytest.mark.parametrize(
+    ("row", "prompt", "answers", "label"),
+    [
+        ({"input": "q", "output": "a"}, "q", ("a",), None),
+        ({"input": "q", "output": "a", "label": True}, "q", ("a",), 1.0),
+        ({"context_messages": [{"role": "user", "content": "q"}]}, (user("q"),), (), None),
+        ({"question_id": 81, "turns": ["q", "and?"]}, "q", (), None),
+        ({"text": "lovely .", "label": 1}, "", ("lovely .",), 1.0),
+        ({"text": "lovely .", "label": "positive"}, "", ("lovely .",), None),
+    ],
+)
+def test_columns_of_openrlhf_mt_bench_and_labelled_texts(row, prompt, answers, label):
+    (example,) = parse_row(row, "here")
+    assert (example.prompt, example.answers, example.label) == (prompt, answers, label)
+
+
+def test_every_format_says_what_it_is():
+    assert all(len(form.about) > 20 for form in FORMATS)
+    assert len({form.about for form in FORMATS}) == len(FORMATS)
+
+
+DESCRIBED = {
+    "mine": {"file_name": "mine.json", "columns": {"prompt": "ask", "query": "with", "response": "say", "system": "who"}},
+    "chats": {"file_name": "chats.json", "formatting": "sharegpt", "ranking": True, "columns": {"messages": "talk", "chosen": "good", "rejected": "ill"}, "tags": {"role_tag": "role", "content_tag": "content", "user_tag": "customer", "assistant_tag": "clerk"}},
+    "texts": {"file_name": "texts.json", "columns": {"prompt": "body"}},
+}  # fmt: skip
+FILES = {
+    "mine.json": ({"ask": "do", "with": "it", "say": "done", "who": "be"}, "alpaca", (Message("system", "be"), user("do\nit")), (said("done"),)),
+    "chats.json": ({"talk": [{"role": "customer", "content": "Hi"}], "good": {"role": "clerk", "content": "Ho"}, "ill": {"role": "clerk", "content": "Hm"}}, "sharegpt", (user("Hi"),), (said("Ho"), said("Hm"))),
+    "texts.json": ({"body": "once"}, "text", "", ("once",)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_columns_are_meant_as_dataset_info_says(file, tmp_path):
+    row, name, prompt, answers = FILES[file]
+    (tmp_path / "dataset_info.json").write_text(json.dumps(DESCRIBED))
+    (tmp_path / file).write_text(json.dumps([row]))
+    (read,) = read_rows(str(tmp_path / file))
+    assert name in format_of(read).name
+    (example,) = parse_row(read, "here")
+    assert (example.prompt, example.answers) == (prompt, answers)
+    assert list(read_rows(str(tmp_path)))  # the folder's data, without dataset_info.json
+
+
+def test_columns_can_be_named(tmp_path):
+    (tmp_path / "x.jsonl").write_text('{"q": "How?", "better": "So.", "worse": "No.", "prompt": 3}\n')
+    source = Source(path=str(tmp_path / "x.jsonl"), columns={"prompt": "q", "chosen": "better", "rejected": "worse"})
+    (example,) = load_examples(source)
+    assert (example.prompt, example.answers, example.ranks) == ("How?", ("So.", "No."), (0, 1))
+    with pytest.raises(ValueError, match=r"row 1: no column 'best' \(columns: q, better, worse, prompt\)"):
+        load_examples(Source(path=source.path, columns={"chosen": "best"}))
+
+
+def test_files_of_numbers_and_texts_are_read_as_latin_1_where_they_are_no_utf_8(tmp_path):
+    (tmp_path / "x.train").write_bytes(b"1 a caf\xe9 .\n0 dull\n")
+    assert list(read_rows(str(tmp_path / "x.train"))) == [
+        {"text": "a café .", "label": 1},
+        {"text": "dull", "label": 0},
+    ]
+    (tmp_path / "y.train").write_bytes(b"1 fine\nno label\n")
+    with pytest.raises(ValueError, match="line 2: expected a number and a text"):
+        list(read_rows(str(tmp_path / "y.train")))

@@ -175,3 +175,26 @@ def images(row: Row, where: str) -> Example:
 
 def verdict_alone(row: Row, where: str) -> Example:
     raise NotText(f"{where}: a judgement without the texts that were judged; it is for statistics, not for training")
+
+
+def verl(row: Row, where: str) -> Example:
+    """verl's prompts: what its reward functions see are columns, those inside `extra_info` as well."""
+    reward, extra = (row.get(c) if isinstance(row.get(c), dict) else {} for c in ("reward_model", "extra_info"))
+    assert isinstance(reward, dict) and isinstance(extra, dict)
+    info = {**extra, "ground_truth": reward.get("ground_truth"), "extra_info": dict(extra)}
+    return Example("", as_text(row["prompt"], "prompt", where), info=info)
+
+
+def input_and_output(row: Row, where: str) -> Example:
+    """OpenRLHF's instruction rows; with a label, answers judged good or bad."""
+    label = None if row.get("label") is None else number(row, "label", where, None)
+    return Example("", as_text(row["input"], "input", where), (as_text(row["output"], "output", where),), label=label)
+
+
+def context_messages(row: Row, where: str) -> Example:
+    return Example("", as_text(row["context_messages"], "context_messages", where))
+
+
+def first_turn(row: Row, where: str) -> Example:
+    first, *later = entries(row, "turns", where)
+    return Example("", as_text(first, "turns", where), info={"later_turns": later})

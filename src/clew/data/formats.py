@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 from itertools import takewhile
 from typing import cast
 
-from clew.data import foreign
+from clew.data import exports, foreign
 from clew.data.columns import as_text, cut_places, entries, number, string
 from clew.data.example import Example, Row, in_steps, prompt_id, ranked
+from clew.data.messages import as_tools
 from clew.types import Message, Role, Text
 
 
@@ -18,11 +19,14 @@ from clew.types import Message, Role, Text
 class Format:
     """How rows with certain columns become examples.
 
-    Example: `Format("demonstration", ("prompt", "completion"), single)`
+    Example: `Format("demonstration", "a prompt with its answer", ("prompt", "completion"), single)`
     """
 
     name: str
+    about: str
+    """What a row holds and how it is read, for people."""
     columns: tuple[str, ...]
+    """All must be there; `*.end` is any column with that end."""
     parse: Callable[[Row, str], Example | list[Example]]
     optional: tuple[str, ...] = ()
     """Other columns that `parse` reads; the rest go to `Example.info`."""
@@ -30,11 +34,17 @@ class Format:
 
 def format_of(row: Row) -> Format | None:
     """The format of a row by its columns; None when it is of no known one."""
-    return next((f for f in FORMATS if all(row.get(column) is not None for column in f.columns)), None)
+    return next((f for f in FORMATS if all(_has(row, column) for column in f.columns)), None)
+
+
+def _has(row: Row, column: str) -> bool:
+    if column.startswith("*"):
+        return any(name.endswith(column[1:]) for name in row)
+    return row.get(column) is not None
 
 
 def parse_row(row: Row, where: str) -> list[Example]:
-    """The examples of a row, which is one, but for trees. `where` names the row in errors.
+    """The examples of a row: one, several of a tree, none of an export nobody has answered. `where` names it in errors.
 
     Raises ValueError naming the column that is wrong, or the columns when they are of no known format.
     """
@@ -46,10 +56,10 @@ def parse_row(row: Row, where: str) -> list[Example]:
     used = {*form.columns, *form.optional, "weight", "cut"}
     info = {k: v for k, v in row.items() if k not in used}
     weight = number(row, "weight", where, 1.0, least=0.0)
-    return [
-        replace(e, id=_prompt_id(e), weight=weight, info={**info, **e.info})
-        for e in (found if isinstance(found, list) else [found])
-    ]
+    examples = found if isinstance(found, list) else [found]
+    if info.get("tools") and any(not isinstance(text, str) for e in examples for text in (e.prompt, *e.answers)):
+        info["tools"] = as_tools(info["tools"], where)
+    return [replace(e, id=_prompt_id(e), weight=weight, info={**info, **e.info}) for e in examples]
 
 
 def _prompt_id(example: Example) -> str:
@@ -128,7 +138,11 @@ def _conversation(row: Row, where: str) -> Example:
 
 
 def _text_alone(row: Row, where: str) -> Example:
-    return Example("", "", (string(row, "text", where),))
+    """Text to learn from; a label in numbers is what is judged of it, one in words goes along."""
+    text, label = (string(row, "text", where),), row.get("label")
+    if isinstance(label, str) or label is None:
+        return Example("", "", text, info={} if label is None else {"label": label})
+    return Example("", "", text, label=number(row, "label", where, None))
 
 
 def _stepwise(row: Row, where: str) -> Example:
@@ -183,34 +197,81 @@ def parse_transcript(text: str, where: str) -> tuple[Message, ...]:
 
 
 ALPACA = ("input", "system", "history")
-MISTAKE = ("mistake_index",)
-
-
+PAIR = ("margin", "agreement")
+MIN = ("annotator", "annotation_id", "lead_time")
 FORMATS = (
-    Format("steps with labels (TRL stepwise)", ("prompt", "completions", "labels"), _stepwise),
-    Format("steps with ratings (PRM800K)", ("question", "label"), foreign.prm800k),
-    Format("steps with the first mistake (BIG-Bench Mistake)", ("input", "steps"), foreign.first_mistake, MISTAKE),
-    Format("ranking of K", ("prompt", "completions"), _ranking, ("ranks",)),
-    Format("ranking of K (NeMo)", ("context", "completions"), _ranking),
-    Format("ranking of K (Nectar)", ("prompt", "answers"), foreign.ranked_answers),
-    Format("ranking of K (OASST tree)", ("message_tree_id", "prompt"), foreign.tree),
-    Format("ranking of four (fine-grained RLHF)", ("question", "prediction 1", "preference"), foreign.fine_grained),
-    Format("pair (LLaMA-Factory sharegpt)", ("conversations", "chosen", "rejected"), foreign.sharegpt, ("system",)),
-    Format("pair (LLaMA-Factory alpaca)", ("instruction", "chosen", "rejected"), foreign.alpaca, ALPACA),
-    Format("pair of summaries (TL;DR)", ("info", "summaries", "choice"), foreign.summaries),
-    Format("pair with votes (PandaLM)", ("instruction", "response1", "response2"), foreign.votes, ("input",)),
-    Format("pair (LLMBar)", ("input", "output_1", "output_2", "label"), foreign.two_outputs),
-    Format("pair", ("prompt", "chosen", "rejected"), _pair, ("margin", "agreement")),
-    Format("pair, prompt in common", ("chosen", "rejected"), _pair, ("margin", "agreement")),
-    Format("pair of images (Pick-a-Pic)", ("caption", "label_0", "label_1"), foreign.images),
-    Format("verdict without answers (arena)", ("model_a", "model_b", "winner"), foreign.verdict_alone),
-    Format("label of a crowd worker, without texts", ("item", "worker", "label"), foreign.verdict_alone),
-    Format("demonstration (LLaMA-Factory alpaca)", ("instruction", "output"), foreign.alpaca, (*ALPACA, "kto_tag")),
-    Format("conversation (LLaMA-Factory sharegpt)", ("conversations",), foreign.sharegpt, ("system", "kto_tag")),
-    Format("demonstration", ("prompt", "completion"), _single, ("label", "rating")),
-    Format("question and answer", ("question", "answer"), foreign.question),
-    Format("solutions judged right or wrong (GSM8K)", ("question", "ground_truth"), foreign.solutions),
-    Format("prompt", ("prompt",), _prompt),
-    Format("conversation", ("messages",), _conversation, ("label",)),
-    Format("text", ("text",), _text_alone),
+    Format("labels (Argilla)", "fields are texts; responses order, rate or write them",
+           ("fields", "responses"), exports.argilla, ("suggestions", "vectors", "_server_id")),
+    Format("labels (Argilla, flat)", "columns are texts, question.responses what people said of them",
+           ("*.responses",), exports.argilla_flat),
+    Format("labels (Argilla, flat)", "columns are texts, question.suggestion what a model said of them",
+           ("*.suggestion",), exports.argilla_flat),
+    Format("labels (Label Studio)", "data holds texts; annotations order, rate or write them",
+           ("data", "annotations"), exports.label_studio, ("predictions", "drafts")),
+    Format("labels (Label Studio, JSON-MIN)", "data and one person's answers side by side",
+           MIN, exports.label_studio_min),
+    Format("steps with labels (TRL stepwise)", "a solution in steps, each right or wrong",
+           ("prompt", "completions", "labels"), _stepwise),
+    Format("steps with ratings (PRM800K)", "a solution in steps, each rated; the chosen completion of each is kept",
+           ("question", "label"), foreign.prm800k),
+    Format("steps with the first mistake (BIG-Bench Mistake)", "a solution in steps, right up to mistake_index",
+           ("input", "steps"), foreign.first_mistake, ("mistake_index",)),
+    Format("ranking of K", "a prompt and K answers, best first, or in the order of ranks",
+           ("prompt", "completions"), _ranking, ("ranks",)),
+    Format("ranking of K (NeMo)", "a context and K completions, each with its rank, 0 the best",
+           ("context", "completions"), _ranking),
+    Format("ranking of K (Nectar)", "a prompt and K answers, each with its rank, 1 the best",
+           ("prompt", "answers"), foreign.ranked_answers),
+    Format("ranking of K (OASST tree)", "a tree of turns; every turn with ranked replies is a ranking",
+           ("message_tree_id", "prompt"), foreign.tree),
+    Format("ranking of four (fine-grained RLHF)", "four answers with all pairwise preferences, ranked by wins",
+           ("question", "prediction 1", "preference"), foreign.fine_grained),
+    Format("pair (LLaMA-Factory sharegpt)", "a conversation and two replies: chosen is better",
+           ("conversations", "chosen", "rejected"), foreign.sharegpt, ("system",)),
+    Format("pair (LLaMA-Factory alpaca)", "an instruction and two answers: chosen is better",
+           ("instruction", "chosen", "rejected"), foreign.alpaca, ALPACA),
+    Format("pair of summaries (TL;DR)", "a post and two summaries: the number in choice is the better one",
+           ("info", "summaries", "choice"), foreign.summaries),
+    Format("pair with votes (PandaLM)", "two responses; the annotators' majority is better, its share the agreement",
+           ("instruction", "response1", "response2"), foreign.votes, ("input",)),
+    Format("pair (LLMBar)", "two outputs; the number in label is the better one",
+           ("input", "output_1", "output_2", "label"), foreign.two_outputs),
+    Format("pair", "a prompt and two answers: chosen is better than rejected",
+           ("prompt", "chosen", "rejected"), _pair, PAIR),
+    Format("pair, prompt in common", "two conversations or transcripts; the prompt is what both begin with",
+           ("chosen", "rejected"), _pair, PAIR),
+    Format("pair of images (Pick-a-Pic)", "two images for a caption: a preference, and not of texts",
+           ("caption", "label_0", "label_1"), foreign.images),
+    Format("verdict without answers (arena)", "which of two models won; the texts are elsewhere",
+           ("model_a", "model_b", "winner"), foreign.verdict_alone),
+    Format("verdict without answers (PandaLM)", "which of two responses a model preferred; the texts are elsewhere",
+           ("idx", "*_result"), foreign.verdict_alone),
+    Format("label of a crowd worker, without texts", "what one worker said of one item; the items are elsewhere",
+           ("item", "worker", "label"), foreign.verdict_alone),
+    Format("true label of an item, without texts", "what an item is; the items are elsewhere",
+           ("item", "truth"), foreign.verdict_alone),
+    Format("demonstration (LLaMA-Factory alpaca)", "an instruction with its answer, perhaps with a thumb",
+           ("instruction", "output"), foreign.alpaca, (*ALPACA, "kto_tag")),
+    Format("conversation (LLaMA-Factory sharegpt)", "turns of human and gpt; the assistant's are learnt",
+           ("conversations",), foreign.sharegpt, ("system", "kto_tag")),
+    Format("demonstration", "a prompt with its answer, perhaps with a label or rating",
+           ("prompt", "completion"), _single, ("label", "rating")),
+    Format("question and answer", "a question with its answer",
+           ("question", "answer"), foreign.question),
+    Format("solutions judged right or wrong (GSM8K)", "each column with a solution is an answer, right or wrong",
+           ("question", "ground_truth"), foreign.solutions),
+    Format("prompt with its ground truth (verl)", "a prompt; rewards see ground_truth and what is in extra_info",
+           ("prompt", "reward_model"), foreign.verl, ("extra_info",)),
+    Format("prompt", "a prompt, for a policy to answer",
+           ("prompt",), _prompt),
+    Format("prompt (MT-bench)", "questions in turns; the first is the prompt",
+           ("question_id", "turns"), foreign.first_turn),
+    Format("prompt (OpenRLHF)", "a conversation for a policy to answer",
+           ("context_messages",), foreign.context_messages),
+    Format("demonstration (OpenRLHF)", "an input with its output, perhaps with a label",
+           ("input", "output"), foreign.input_and_output, ("label",)),
+    Format("conversation", "turns; the assistant's are learnt, with a label the last one is judged",
+           ("messages",), _conversation, ("label",)),
+    Format("text", "plain text, perhaps with a label",
+           ("text",), _text_alone, ("label",)),
 )  # fmt: skip

@@ -4,15 +4,18 @@ import csv
 import gzip
 import hashlib
 import json
+import re
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
 import numpy as np
+from pydantic import Field
 
 from clew.config import Config
+from clew.data import dataset_info
 from clew.data.formats import Example, Row, parse_row
 
 
@@ -22,6 +25,8 @@ class Source(Config):
     path: str
     """A .jsonl, .jsonl.gz, .json, .parquet, .csv, .tsv or .txt file, a folder of them, or a hub name
     (`owner/name[:split]`)."""
+    columns: dict[str, str] = Field(default_factory=dict)
+    """Name that clew knows -> name in the file: `{prompt: question, chosen: better, rejected: worse}`."""
     part: Literal["all", "train", "heldout"] = "all"
     """Side of the split by prompt; the two sides never share a prompt."""
     heldout: float = 0.1
@@ -35,7 +40,7 @@ class Source(Config):
 
 def load_examples(source: Source) -> list[Example]:
     """All examples of a source, in file order. Raises ValueError naming the row and the column that are wrong."""
-    numbered = enumerate(read_rows(source.path), 1)
+    numbered = enumerate(read_rows(source.path, source.columns), 1)
     examples = [e for i, row in numbered for e in parse_row(row, f"{source.path} row {i}")]
     if not examples:
         raise ValueError(f"{source.path} has no rows")
@@ -67,11 +72,27 @@ def _selected(prompt_id: str, source: Source) -> bool:
     return source.fold is None or group == source.fold
 
 
-def read_rows(path: str) -> Iterator[Row]:
-    """Rows of a file, of every data file in a folder, or of a hub dataset."""
+def read_rows(path: str, columns: Mapping[str, str] | None = None) -> Iterator[Row]:
+    """Rows of a file, of every data file in a folder, or of a hub dataset, with `columns` renamed.
+
+    Where LLaMA-Factory's `dataset_info.json` lies beside the file and names it, its columns are meant as it says.
+    """
+    rename = dataset_info.renaming(Path(path))
+    for number, row in enumerate(_rows(path), 1):
+        row = row if rename is None else rename(row)
+        if columns:
+            missing = [theirs for theirs in columns.values() if theirs not in row]
+            if missing:
+                raise ValueError(f"{path} row {number}: no column {missing[0]!r} (columns: {', '.join(row)})")
+            rest = {k: v for k, v in row.items() if k not in columns.values()}
+            row = {**rest, **{ours: row[theirs] for ours, theirs in columns.items()}}
+        yield row
+
+
+def _rows(path: str) -> Iterator[Row]:
     file = Path(path)
     if file.is_dir():
-        files = sorted(f for f in file.iterdir() if f.name.endswith(tuple(READERS)))
+        files = sorted(f for f in file.iterdir() if f.name.endswith(tuple(READERS)) and f.name != dataset_info.NAME)
         if not files:
             raise ValueError(f"{path}: no data file there; expected {', '.join(READERS)}")
         for each in files:
@@ -84,7 +105,7 @@ def read_rows(path: str) -> Iterator[Row]:
         except (UnicodeDecodeError, gzip.BadGzipFile, EOFError, zlib.error, csv.Error) as error:
             raise ValueError(f"{path} is no {suffix} file, or a damaged one: {error}") from error
     elif file.exists():
-        raise ValueError(f"{path}: unknown kind of file; expected one of {', '.join(READERS)}")
+        yield from _labelled_lines(file)
     elif suffix or path.startswith((".", "/", "~")) or (file.suffix and "/" not in path):
         raise FileNotFoundError(f"{path} does not exist")
     else:
@@ -104,6 +125,24 @@ def _json(path: Path) -> Iterator[Row]:
         raise ValueError(f"{path}: expected a list of objects; got {type(content).__name__}")
     for i, row in enumerate(content):
         yield _object(row, f"{path} row {i}")
+
+
+def _labelled_lines(path: Path) -> Iterator[Row]:
+    """Lines of a number and a text, as SST has them; UTF-8, or else latin-1. Raises ValueError for other files."""
+    content = path.read_bytes()
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError:
+        text = content.decode("latin-1")
+    for number, line in enumerate(text.splitlines(), 1):
+        label, _, sentence = line.partition(" ")
+        if not re.fullmatch(r"-?\d{1,6}", label) or not sentence.strip():
+            if number == 1:
+                raise ValueError(f"{path}: unknown kind of file; expected one of {', '.join(READERS)}")
+            raise ValueError(
+                f"{path} line {number}: expected a number and a text, as in the lines before; got {line!r:.60}"
+            )
+        yield {"text": sentence, "label": int(label)}
 
 
 def _txt(path: Path) -> Iterator[Row]:
