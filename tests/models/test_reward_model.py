@@ -9,7 +9,8 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from clew.batch import evaluate
 from clew.data.chat import Encoded
 from clew.data.collate import collate
-from clew.models.load import frozen, load_policy, load_scalar
+from clew.models.load import load_policy, load_scalar
+from clew.models.reference import frozen
 from clew.models.reload import ReloadMismatch, check_reload
 
 ROWS = [Encoded([1, 5, 6, 7, 2], [False, False, True, True, True], True), Encoded([1, 8, 2], [False, True, True], True)]

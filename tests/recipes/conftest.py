@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from clew.config import build
 from clew.data import grammar
@@ -79,7 +80,10 @@ BASE: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def configured(name: str, paths: dict[str, str]) -> dict[str, Any]:
+ADAPTED = {"lora": {"rank": 4}}
+
+
+def configured(name: str, paths: dict[str, str], *, adapted: bool = False) -> dict[str, Any]:
     """The options of a recipe in this world, but for `out`."""
     data = {"sft": "demonstrations", "reward": "pairs", "preference": "pairs", "pretrain": "corpus"}.get(
         name, "prompts"
@@ -89,8 +93,8 @@ def configured(name: str, paths: dict[str, str]) -> dict[str, Any]:
         values |= {"model": paths["model"], "encoding": {"max_length": 128}}
     if name == "rl":
         critic = {"model": paths["reward"], "learner": {"lr": 1e-3, "schedule": "constant"}}
-        values |= {"reward": [{"model": paths["reward"]}], "critic": critic}
-    return values
+        values |= {"reward": [{"model": paths["reward"]}], "critic": critic | ADAPTED if adapted else critic}
+    return values | ADAPTED if adapted else values
 
 
 def run_recipe(name: str, out: Path, values: dict[str, Any]) -> Path:
@@ -101,3 +105,18 @@ def run_recipe(name: str, out: Path, values: dict[str, Any]) -> Path:
 
 def metrics(out: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+def tensors(folder: Path) -> dict:
+    return {f.relative_to(folder).as_posix(): load_file(f) for f in sorted(folder.glob("model/**/*.safetensors"))}
+
+
+def assert_same(a: Path, b: Path) -> None:
+    one, two = tensors(a), tensors(b)
+    assert one.keys() == two.keys()
+    for file, weights in one.items():
+        assert all(weights[k].equal(two[file][k]) for k in weights), file
+    assert metrics(a) == metrics(b)
+    assert (a / "samples.jsonl").exists() == (b / "samples.jsonl").exists()
+    if (a / "samples.jsonl").exists():
+        assert (a / "samples.jsonl").read_bytes() == (b / "samples.jsonl").read_bytes()

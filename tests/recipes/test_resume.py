@@ -7,13 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors.torch import load_file
 
 from clew.config import Config
 from clew.evaluate.report import write_report
 from clew.runs import NoState, Run, RunExists, read_lines
 
-from .conftest import configured, metrics, run_recipe
+from .conftest import assert_same, configured, metrics, run_recipe
 
 KILLS = 3
 
@@ -30,25 +29,13 @@ def in_child(name: str, out: Path, values: dict, kill_after_s: float | None = No
     return child.exitcode
 
 
-def tensors(folder: Path) -> dict:
-    return {f.relative_to(folder).as_posix(): load_file(f) for f in sorted(folder.rglob("model/*.safetensors"))}
-
-
-def assert_same(a: Path, b: Path) -> None:
-    one, two = tensors(a), tensors(b)
-    assert one.keys() == two.keys()
-    for file, weights in one.items():
-        assert all(weights[k].equal(two[file][k]) for k in weights), file
-    assert metrics(a) == metrics(b)
-    assert (a / "samples.jsonl").exists() == (b / "samples.jsonl").exists()
-    if (a / "samples.jsonl").exists():
-        assert (a / "samples.jsonl").read_bytes() == (b / "samples.jsonl").read_bytes()
-
-
-@pytest.mark.parametrize("name", ["pretrain", "sft", "reward", "preference", "rl"])
-def test_killed_at_random_moments_it_ends_bit_identical(name, world, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("name", "adapted"),
+    [("pretrain", False), *((n, a) for n in ("sft", "reward", "preference", "rl") for a in (False, True))],
+)
+def test_killed_at_random_moments_it_ends_bit_identical(name, adapted, world, tmp_path, monkeypatch):
     monkeypatch.setattr("clew.recipes.reward.check_reload", lambda *a, **k: None)  # only reads
-    values = configured(name, world)
+    values = configured(name, world, adapted=adapted)
     began = time.monotonic()
     assert in_child(name, tmp_path / "whole", values) == 0
     lasted = time.monotonic() - began

@@ -15,7 +15,7 @@ from clew.data.sources import Source, load_examples
 from clew.feedback.store import Store
 from clew.learn.invariants import BrokenInvariant
 from clew.learn.learner import NotFinite
-from clew.models.load import frozen
+from clew.models.reference import frozen
 
 from .conftest import configured, metrics, run_recipe, write
 

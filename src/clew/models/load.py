@@ -1,47 +1,67 @@
-"""Models from disk, tested before they are trusted: does packing leak, is our head the model's own?"""
+"""Models from disk and back."""
 
-import copy
-import logging
-from collections import Counter
-from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 from transformers import (
+    MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING,
     AutoConfig,
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
+    GenerationConfig,
     PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 from transformers.utils import logging as hub_logging
 
-from clew.batch import Batch
-from clew.models.layout import Layout, Options
+from clew.batch import evaluate
+from clew.config import ConfigError, Training
+from clew.models.adapter import Adapter, LoRA, base_of, has_head, is_adapter, open_weights
+from clew.models.device import Device, pick_device
 from clew.models.policy import Policy
+from clew.models.probe import close, knows_head, packs, probe
+from clew.models.reload import ReloadMismatch
 from clew.models.reward import PAD, ScalarModel, give_pad_token
 from clew.models.trunk import Precision, Trunk
 
-log = logging.getLogger(__name__)
-
-Device = Literal["auto", "cpu", "cuda", "mps"]
-M = TypeVar("M", bound=nn.Module)
+L = TypeVar("L", Policy, ScalarModel)
 
 
-def load_policy(path: str, *, precision: Precision = "fp32", device: Device = "auto") -> Policy:
+class FineTuning(Training):
+    """What every recipe has that improves a model."""
+
+    model: str
+    """Folder or hub name of the model to start from."""
+    lora: LoRA | None = None
+    """Learn in low-rank adapters, the model itself frozen."""
+
+
+def start_policy(config: FineTuning) -> Policy:
+    """The policy that a recipe improves."""
+    return load_policy(
+        config.model, precision=config.precision, device=config.device, lora=config.lora, seed=config.seed
+    )
+
+
+def load_policy(
+    path: str, *, precision: Precision = "fp32", device: Device = "auto", lora: LoRA | None = None, seed: int = 0
+) -> Policy:
     """A causal language model and its tokenizer from a folder or hub name, in float32, dropout off.
 
+    A folder of adapters alone is loaded with its base, merged. With `lora` new adapters learn, drawn from `seed`.
     Raises FileNotFoundError when a folder is named that holds no model, ValueError when the tokenizer has no EOS.
     """
-    config = _config(path)
-    module = AutoModelForCausalLM.from_pretrained(path, config=config, dtype=torch.float32)
-    nn.Module.to(module, pick_device(device))
-    return make_policy(module, AutoTokenizer.from_pretrained(path), precision=precision)
+    module = _open(AutoModelForCausalLM, path, _config(path), precision, device, lora)
+    policy = make_policy(module, _tokenizer(path), precision=precision)
+    if (Path(path) / "generation_config.json").exists():  # an adapter's folder may have one of its own
+        module.generation_config = GenerationConfig.from_pretrained(path)
+    if lora is not None:
+        policy.trunk.adapter = Adapter(module, lora, path, seed=seed)
+    return policy
 
 
 def make_policy(
@@ -53,7 +73,7 @@ def make_policy(
     without_dropout(module)
     trunk = Trunk(module.eval(), packed=packs(module))
     policy = Policy(trunk, tokenizer)
-    trunk.native = not _knows_head(policy)
+    trunk.native = not knows_head(policy)
     trunk.precision = precision  # after the tests, which compare in float32
     return policy
 
@@ -63,10 +83,10 @@ def load_judge(path: str, policy: Policy, *, device: Device = "auto") -> ScalarM
 
     Raises ValueError for a language model, whose head would be random, and for another tokenizer.
     """
-    architectures = _config(path).architectures or []
-    if not _has_scalar_head(architectures):
+    if not _has_scalar_head(path):
         raise ValueError(
-            f"{path} is no reward model: its architecture is {architectures}; train one with `clew reward`"
+            f"{path} is no reward model: its architecture is {_config(path).architectures} and its head would be "
+            "random; train one with `clew reward`"
         )
     model = load_scalar(path, device=device)
     check_vocabulary(model.tokenizer, policy.tokenizer, path)
@@ -84,36 +104,88 @@ def check_vocabulary(theirs: PreTrainedTokenizerBase, ours: PreTrainedTokenizerB
         )
 
 
-def load_scalar(path: str, *, precision: Precision = "fp32", device: Device = "auto", seed: int = 0) -> ScalarModel:
+def load_scalar(
+    path: str, *, precision: Precision = "fp32", device: Device = "auto", lora: LoRA | None = None, seed: int = 0
+) -> ScalarModel:
     """A reward or value model from a folder: of a reward model, or of a language model (new head, seeded).
 
-    Raises ValueError when transformers has no sequence classifier for the architecture.
+    With `lora` new adapters and the head learn. Raises ValueError for an architecture without sequence classifier.
     """
     config = _config(path)
-    architectures = config.architectures or []
-    config.num_labels = 1
-    try:
-        module = AutoModelForSequenceClassification.from_pretrained(path, config=config, dtype=torch.float32)
-    except ValueError as error:
+    if type(config) not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING:
         raise ValueError(
-            f"{path}: transformers has no sequence classifier for {architectures}, so no reward model: {error}"
-        ) from error
-    tokenizer = AutoTokenizer.from_pretrained(path)
+            f"{path}: transformers has no sequence classifier for {config.architectures}, so no reward model"
+        )
+    config.num_labels = 1
+    module = _open(AutoModelForSequenceClassification, path, config, precision, device, lora)
+    tokenizer = _tokenizer(path)
     give_pad_token(module, tokenizer)
-    head = module.get_submodule("score").weight
-    if not _has_scalar_head(architectures):
+    head = cast(nn.Linear, module.get_submodule("score")).weight
+    if not _has_scalar_head(path):
         # Small start (1 / sqrt(D + 1), as in OpenAI's summarisation code), so that first scores are near zero.
         generator = torch.Generator().manual_seed(seed)
-        head.data = torch.randn(head.shape, generator=generator) * (head.shape[1] + 1) ** -0.5
-    module = module.to(pick_device(device)).eval()
+        start = torch.randn(head.shape, generator=generator) * (head.shape[1] + 1) ** -0.5
+        head.data = start.to(head.device)
+    module.eval()
     model = ScalarModel(Trunk(module, packed=packs(module), precision=precision), tokenizer)
+    if lora is not None:
+        model.trunk.adapter = Adapter(module, lora, path, seed=seed)
     if Path(path).is_dir():
         model.load_extra(Path(path))
     return model
 
 
-def _has_scalar_head(architectures: Sequence[str]) -> bool:
-    return any(name.endswith("ForSequenceClassification") for name in architectures)
+def merged(model: L, folder: Path) -> L:
+    """The model as anyone can load it: one that learnt in adapters is saved in `folder`/adapter and read from there.
+
+    Raises ReloadMismatch when it then says something else.
+    """
+    if model.trunk.adapter is None:
+        return model
+    model.save(folder / "adapter")
+    load = load_policy if isinstance(model, Policy) else load_scalar
+    whole = load(str(folder / "adapter"))
+    nn.Module.to(whole, model.device)
+    if model.trunk.precision == "fp32" and not close(_says(model), _says(whole)):
+        raise ReloadMismatch(f"{folder / 'adapter'}: merged into its base, the model says something else than before")
+    return cast(L, whole)
+
+
+def _says(model: Policy | ScalarModel) -> Tensor:
+    """What a model says of a few random tokens."""
+    rows = probe(torch.randint(len(model.tokenizer) - 1, (3, 11), generator=torch.Generator().manual_seed(1)))
+    outputs = evaluate(model, rows, max_tokens=1 << 10)
+    found = outputs.scores if outputs.logps is None else outputs.logps
+    assert found is not None
+    return found.cpu()
+
+
+def _has_scalar_head(path: str) -> bool:
+    if is_adapter(path) and has_head(path):
+        return True
+    return any(name.endswith("ForSequenceClassification") for name in _config(path).architectures or [])
+
+
+def _open(
+    kind: Any, path: str, config: PretrainedConfig, precision: Precision, device: Device, lora: LoRA | None
+) -> PreTrainedModel:
+    """The weights, float32 unless LoRA freezes them in four bits, on the device."""
+    place, options = pick_device(device, precision), {}
+    if lora is not None:
+        lora.check(precision)
+        options = lora.loading()
+    if options and is_adapter(path):
+        raise ConfigError(f"{path} holds adapters, and four bits would blur what they learnt; merge them first")
+    if options:
+        options["device_map"] = {"": place}
+    module = open_weights(kind, path, config=config, dtype=torch.float32, **options)
+    return module if options else cast(PreTrainedModel, nn.Module.to(module, place))
+
+
+def _tokenizer(path: str) -> PreTrainedTokenizerBase:
+    """Of the folder, or of the base that its adapters are for."""
+    own = (Path(path) / "tokenizer_config.json").exists()
+    return AutoTokenizer.from_pretrained(path if own else base_of(path))
 
 
 def without_dropout(module: nn.Module) -> None:
@@ -126,114 +198,9 @@ def without_dropout(module: nn.Module) -> None:
                 setattr(part, name, 0.0)
 
 
-def load_reference(path: str | None, policy: Policy) -> Policy:
-    """The frozen reference, on the policy's device and in its precision: of that path, or the policy as it is now."""
-    if path is None:
-        return frozen(policy)
-    reference = load_policy(path, precision=policy.trunk.precision)
-    nn.Module.to(reference.module, policy.device)
-    check_vocabulary(reference.tokenizer, policy.tokenizer, path)
-    return frozen(reference)
-
-
-def frozen(model: M) -> M:
-    """A copy that never learns: the explicit reference."""
-    twin = copy.deepcopy(model).eval()
-    twin.requires_grad_(False)
-    return twin
-
-
-def pick_device(device: Device) -> torch.device:
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(device)
-
-
-def packs(module: PreTrainedModel) -> bool:
-    """The leak test: do packed rows get the hidden states that each gets alone? Otherwise pad, and say so."""
-    native = module.config._attn_implementation
-    packed = _packs(module)
-    if not packed:
-        module.config._attn_implementation = native
-    return packed
-
-
-def _packs(module: PreTrainedModel) -> bool:
-    generator = torch.Generator().manual_seed(0)
-    vocab = int(module.config.get_text_config().vocab_size)
-    probe = _probe(torch.randint(vocab, (3, 11), generator=generator)).to(module.device)
-    layout = Layout.of(probe.tokens, probe.real, probe.mask)
-    witness = _Witness(layout)
-    with torch.no_grad():
-        try:
-            hidden, index = Trunk(module).encode_packed(layout.tokens, layout.positions, witness), layout.index
-        except (ValueError, TypeError, AttributeError, RuntimeError, LookupError) as error:
-            log.warning("%s cannot run packed (%s); rows are padded", type(module).__name__, error)
-            return False
-        if witness.misses(module.config.get_text_config()):
-            log.warning("%s keeps a part of its attention in masks; rows are padded", type(module).__name__)
-            return False
-        for b in range(probe.num_rows):
-            alone = probe.tokens[b : b + 1, : int(probe.real[b].sum())]
-            expected = module.base_model(input_ids=alone, use_cache=False).last_hidden_state[0]
-            if not _close(hidden[index[b][probe.real[b]]], expected):
-                log.warning("%s leaks between packed rows; rows are padded", type(module).__name__)
-                return False
-    return True
-
-
-class _Witness:
-    """A layout that notes how the model attended, for what a short probe cannot show in numbers."""
-
-    def __init__(self, layout: Layout) -> None:
-        self._layout = layout
-        self._calls: Counter[int] = Counter()
-        self._windowed = False
-
-    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, options: Options) -> Tensor:
-        self._calls[layer] += 1
-        self._windowed = self._windowed or options.window is not None
-        return self._layout.attend(layer, query, key, value, options)
-
-    def misses(self, config: PretrainedConfig) -> bool:
-        """A window that never reaches the attention call, chunks, or a layer that attends twice (one cache each)."""
-        kinds = getattr(config, "layer_types", None) or []
-        windowed = getattr(config, "sliding_window", None) is not None
-        windowed = windowed and getattr(config, "use_sliding_window", True) is not False
-        if kinds:
-            windowed = "sliding_attention" in kinds
-        twice = any(count > 1 for count in self._calls.values())
-        return twice or "chunked_attention" in kinds or (windowed and not self._windowed)
-
-
-def _probe(tokens: Tensor) -> Batch:
-    """Three rows of lengths 11, 9 and 7, the first two with a shared prompt of 5."""
-    tokens[1, :5] = tokens[0, :5]
-    real = torch.arange(11) < torch.tensor([[11], [9], [7]])
-    mask = real & (torch.arange(11) >= 5)
-    return Batch(tokens, real, mask, torch.tensor([0, 0, 1]), torch.zeros(3, dtype=torch.long))
-
-
-def _knows_head(policy: Policy) -> bool:
-    """Our head must give the model's own logits; for one that scales them otherwise, its own are used whole."""
-    vocab = int(policy.module.config.get_text_config().vocab_size)
-    tokens = (torch.arange(3, 10, device=policy.device) % vocab)[None]
-    mask = torch.ones_like(tokens)
-    with torch.no_grad(), suppress(AttributeError):  # a model without a base of its own has only its logits
-        native = policy.module(input_ids=tokens, attention_mask=mask, use_cache=False).logits
-        states = policy.module.base_model(input_ids=tokens, attention_mask=mask, use_cache=False).last_hidden_state
-        if _close(policy.head(states), native):
-            return True
-    log.warning("%s scales its logits in a way clew does not know; its own are used", type(policy.module).__name__)
-    return False
-
-
-def _close(a: Tensor, b: Tensor) -> bool:
-    return bool((a - b).abs().max() <= 1e-4 * b.abs().max().clamp(min=1))
-
-
 def _config(path: str) -> PretrainedConfig:
     """The model's configuration with dropout off: old and new log-probabilities must be of the same function."""
+    path = base_of(path)
     folder = Path(path)
     if (folder.exists() or path.startswith((".", "/", "~"))) and not (folder / "config.json").exists():
         raise FileNotFoundError(

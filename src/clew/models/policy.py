@@ -56,11 +56,13 @@ class Policy(nn.Module):
         self.trunk.checkpoint_activations()
 
     def save(self, folder: Path) -> None:
-        """An ordinary Hugging Face folder, safetensors only; the pad token is never among the stop tokens."""
+        """What is trained, as a Hugging Face folder; the pad token is never among the stop tokens."""
         generation = self.module.generation_config
         if generation is not None and generation.pad_token_id in self.stop_ids:
             generation.pad_token_id = None
-        self.module.save_pretrained(folder)
+        self.trunk.save(folder)
+        if generation is not None:
+            generation.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
 
     def load(self, folder: Path) -> None:

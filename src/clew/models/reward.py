@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -46,14 +47,16 @@ class ScalarModel(nn.Module):
         self.trunk.checkpoint_activations()
 
     def save(self, folder: Path) -> None:
-        self.module.save_pretrained(folder)
+        self.trunk.save(folder)
         self.tokenizer.save_pretrained(folder)
         extra = {
             "centre": self.centre,
             "scale": self.scale,
             "cuts": None if self.cuts is None else self.cuts.tolist(),
         }
-        (folder / "clew.json").write_text(json.dumps(extra, indent=1))
+        for place in (folder, folder / "adapter"):  # they belong to the adapters of a merged model as well
+            if place.is_dir():
+                (place / "clew.json").write_text(json.dumps(extra, indent=1))
 
     def load(self, folder: Path) -> None:
         """Take the weights and what belongs to them back from a saved folder, exactly."""
@@ -91,6 +94,10 @@ def give_pad_token(module: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) 
     embeddings = module.get_input_embeddings()
     assert isinstance(embeddings, nn.Embedding)
     if len(tokenizer) > embeddings.num_embeddings:
+        known = embeddings.num_embeddings
         module.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+        cast(nn.Embedding, module.get_input_embeddings()).weight.data[known:] = (
+            0.0  # read by nobody, but the same in every life
+        )
     module.config.get_text_config().pad_token_id = tokenizer.pad_token_id
     module.config.pad_token_id = tokenizer.pad_token_id

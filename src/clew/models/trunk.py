@@ -11,6 +11,7 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from clew.batch import Batch
+from clew.models.adapter import Adapter
 from clew.models.layout import Attends, Layout, Options, attend_block
 
 ATTENTION = "clew"
@@ -51,13 +52,14 @@ class Trunk:
     """How to run a model: `packed` after its leak test; `native` when its head must not be called apart.
 
     The states that a trunk gives are hidden states [M, D] or, native, the model's own logits [M, V]. With precision
-    "bf16" weights stay float32 and the forward pass runs under autocast.
+    "bf16" weights stay float32 and the forward pass runs under autocast. With an adapter only that learns.
     """
 
     module: PreTrainedModel
     packed: bool = True
     native: bool = False
     precision: Precision = "fp32"
+    adapter: Adapter | None = None
 
     def __post_init__(self) -> None:
         # For good, not for a call: gradient checkpointing runs layers again when no call of ours is on the stack.
@@ -106,8 +108,15 @@ class Trunk:
                 input_ids=tokens, position_ids=positions, use_cache=False, **options
             ).last_hidden_state
 
+    def save(self, folder: Path) -> None:
+        """What is trained: the adapter, or the whole model, safetensors only."""
+        (self.adapter or self.module).save_pretrained(folder)
+
     def load(self, folder: Path) -> None:
-        """Take the weights back from a saved folder, exactly."""
+        """Take what is trained back from a saved folder, exactly."""
+        if self.adapter is not None:
+            self.adapter.load(folder)
+            return
         stored = type(self.module).from_pretrained(folder, dtype=self.module.dtype)
         self.module.load_state_dict(stored.state_dict())
 

@@ -19,7 +19,7 @@ from clew.evaluate.winrate import mean_interval, paired_gain, win_rate
 from clew.judges.score import function_reward, score_with_model
 from clew.models.load import check_vocabulary, load_judge, load_policy
 from clew.runs import Run
-from clew.track import Console
+from clew.track import trackers
 from clew.types import Sampling
 
 Record = dict[str, Any]
@@ -49,7 +49,7 @@ class Evaluate(Training):
 
 
 def run(config: Evaluate) -> None:
-    with Run(config, config.out, "evaluate", [Console()]) as run:
+    with Run(config, config.out, "evaluate", trackers(config)) as run:
         if run.is_finished:
             return
         bench = Bench(config)

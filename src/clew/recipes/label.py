@@ -17,7 +17,7 @@ from clew.feedback.store import Store
 from clew.judges.score import function_reward
 from clew.models.load import load_policy
 from clew.runs import NoState, Run
-from clew.track import Console
+from clew.track import trackers
 from clew.types import Prompt, Reward, Rollout, Sampling, Text
 
 
@@ -59,7 +59,7 @@ class Label(Training):
 
 
 def run(config: Label) -> None:
-    with Run(config, config.out, "label", [Console()]) as run:
+    with Run(config, config.out, "label", trackers(config)) as run:
         if run.is_finished:
             return
         policy = load_policy(config.model, precision=config.precision, device=config.device)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from clew.batch import Batch, Metric, Model, Objective, Outputs, Term, evaluate, item_weights
-from clew.config import Choice, ConfigError, Training, option
+from clew.config import Choice, ConfigError, option
 from clew.data.chat import Codec, Encoding, Item
 from clew.data.collate import collate, mismatched
 from clew.data.sources import Source, load_examples, step_indices
@@ -17,16 +17,15 @@ from clew.learn.invariants import check_loss_at_reference, check_reference, chec
 from clew.learn.learner import Learner, Optimiser, Part
 from clew.losses.pair import PAIR_LOSSES, REFERENCE_FREE, PairLogps, expected_loss, implicit_rewards
 from clew.losses.single import kto, mismatched_kl
-from clew.models.load import load_policy, load_reference
+from clew.models.load import FineTuning, merged, start_policy
+from clew.models.reference import load_reference
 from clew.runs import Loop, Run
-from clew.track import Console
+from clew.track import trackers
 
 LOSSES = {**PAIR_LOSSES, "kto": kto}
 
 
-class Preference(Training):
-    model: str
-    """Folder or hub name of the SFT model."""
+class Preference(FineTuning):
     reference: str | None = None
     """The frozen reference: the model this run starts from when absent, else a folder or hub name."""
     data: Source
@@ -43,10 +42,10 @@ class Preference(Training):
 
 
 def run(config: Preference) -> None:
-    with Run(config, config.out, "preference", [Console()]) as run:
+    with Run(config, config.out, "preference", trackers(config)) as run:
         if run.is_finished:
             return
-        policy = load_policy(config.model, precision=config.precision, device=config.device)
+        policy = start_policy(config)
         reference = load_reference(config.reference, policy)
         codec = Codec(policy.tokenizer, config.encoding)
         items = arranged(codec.answers(load_examples(config.data)), config)
@@ -55,7 +54,7 @@ def run(config: Preference) -> None:
         policy.stop_at(codec.stops())
         check_rows([row for _, rows in (*items, *held) for row in rows], policy.stop_ids, policy.trunk.context)
         train(policy, reference, items, config, run)
-        policy.save(run.model_folder)
+        merged(policy, run.model_folder).save(run.model_folder)
         if held:
             run.write("result.json", {"heldout_accuracy": accuracy(policy, reference, held, config)})
         run.finish()

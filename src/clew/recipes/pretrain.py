@@ -11,9 +11,9 @@ from clew.learn.checkpoint import TrainState
 from clew.learn.learner import Learner, Optimiser, Part
 from clew.losses.token import nll
 from clew.models.fresh import SPECIAL, Architecture, Vocabulary, learn_tokenizer, new_policy
-from clew.models.load import pick_device
+from clew.models.device import pick_device
 from clew.runs import Loop, Run
-from clew.track import Console
+from clew.track import trackers
 
 
 class Pretrain(Training):
@@ -28,7 +28,7 @@ class Pretrain(Training):
 
 
 def run(config: Pretrain) -> None:
-    with Run(config, config.out, "pretrain", [Console()]) as run:
+    with Run(config, config.out, "pretrain", trackers(config)) as run:
         if run.is_finished:
             return
         texts = [
@@ -37,7 +37,7 @@ def run(config: Pretrain) -> None:
         if not texts:
             raise ConfigError(f"pretraining reads plain text; {config.data.path} has no column 'text'")
         tokenizer = learn_tokenizer(texts, config.tokenizer)
-        device = pick_device(config.device)
+        device = pick_device(config.device, config.precision)
         policy = new_policy(config.model, tokenizer, seed=config.seed, device=device, precision=config.precision)
         rows = list(windows(tokenizer(texts).input_ids, SPECIAL.index("</s>"), config.window))
         train(policy, rows, config, run)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from clew.batch import Batch, Metric, Model, Objective, Outputs, Term, evaluate, item_weights
-from clew.config import Choice, ConfigError, Training
+from clew.config import Choice, ConfigError
 from clew.data.chat import Codec, Encoding, Item
 from clew.data.collate import collate
 from clew.data.sources import Source, load_examples, step_indices
@@ -16,11 +16,11 @@ from clew.learn.invariants import check_rows
 from clew.learn.learner import Learner, Optimiser, Part
 from clew.losses.rank import RANK_LOSSES, Ranked, centring
 from clew.losses.single import POINT_LOSSES, ordered_cuts, ordinal
-from clew.models.load import load_scalar
+from clew.models.load import FineTuning, load_scalar, merged
 from clew.models.reload import check_reload
 from clew.models.reward import ScalarModel
 from clew.runs import Loop, Run
-from clew.track import Console
+from clew.track import trackers
 
 
 class Scoring(Model, Protocol):
@@ -31,7 +31,7 @@ class Scoring(Model, Protocol):
     def set_cuts(self, raw: Tensor) -> None: ...
 
 
-class RewardConfig(Training):
+class RewardConfig(FineTuning):
     model: str
     """Folder or hub name: of the SFT model, or of a reward model to go on with."""
     data: Source
@@ -52,16 +52,19 @@ class RewardConfig(Training):
 
 
 def run(config: RewardConfig) -> None:
-    with Run(config, config.out, "reward", [Console()]) as run:
+    with Run(config, config.out, "reward", trackers(config)) as run:
         if run.is_finished:
             return
-        model = load_scalar(config.model, precision=config.precision, device=config.device, seed=config.seed)
+        model = load_scalar(
+            config.model, precision=config.precision, device=config.device, lora=config.lora, seed=config.seed
+        )
         codec = Codec(model.tokenizer, config.encoding)
         items = codec.answers(load_examples(config.data))
         run.note(f"reward: {dict(codec.counts)}")
         check_rows([row for _, rows in items for row in rows], codec.stops(), model.trunk.context)
         held = codec.answers(load_examples(config.heldout)) if config.heldout else []
         train(model, items, config, run)
+        model = merged(model, run.model_folder)
         model.trunk.precision = "fp32"  # what is saved is judged as it will be loaded
         reference = codec.answers(load_examples(config.reference)) if config.reference else items[:512]
         normalise(model, reference, config)

@@ -6,7 +6,7 @@ from functools import partial
 from pydantic import Field
 
 from clew.batch import Averaging, Batch, Metric, Model, Objective, Outputs, Term, mean_of, token_weights
-from clew.config import Choice, Config, ConfigError, Training, option
+from clew.config import Choice, Config, ConfigError, option
 from clew.data.chat import Codec, Encoded, Encoding
 from clew.data.collate import collate
 from clew.data.sources import Source, load_examples, step_indices
@@ -19,15 +19,18 @@ from clew.learn.learner import Learner, Optimiser, Part
 from clew.losses.kl import KL_LOSSES, k3
 from clew.losses.token import POLICY_LOSSES, is_clipped, nll
 from clew.losses.value import VALUE_LOSSES
-from clew.models.load import check_vocabulary, load_policy, load_reference, load_scalar
+from clew.models.adapter import LoRA
+from clew.models.load import FineTuning, check_vocabulary, load_scalar, merged, start_policy
+from clew.models.reference import load_reference
 from clew.runs import Loop, Run
-from clew.track import Console
+from clew.track import trackers
 from clew.types import Engine, Prompt, Reward, Sampling
 
 
 class Critic(Config):
     model: str
     """Folder to start from: the reward model, or a language model (new head)."""
+    lora: LoRA | None = None
     loss: Choice = Choice(name="clipped_squared")
     learner: Optimiser = Optimiser(lr=1e-5, schedule="constant")
 
@@ -40,8 +43,7 @@ class PTX(Config):
     batch: int = 8
 
 
-class RL(Training, Shaping):
-    model: str
+class RL(FineTuning, Shaping):
     reference: str | None = None
     """The frozen reference: the model this run starts from when absent, else a folder or hub name."""
     data: Source
@@ -74,13 +76,15 @@ def run(config: RL) -> None:
         raise ConfigError(f"advantages: {config.advantages.name} and critic: {config.critic} do not go together")
     if config.ptx is not None and config.temperature != 1.0:
         raise ConfigError(f"ptx keeps what the model knows at temperature 1; temperature is {config.temperature}")
-    with Run(config, config.out, "rl", [Console()]) as run:
+    with Run(config, config.out, "rl", trackers(config)) as run:
         if run.is_finished:
             return
-        policy = load_policy(config.model, precision=config.precision, device=config.device)
+        policy = start_policy(config)
+        policy.temperature = config.temperature
         reference = load_reference(config.reference, policy)
-        policy.temperature = reference.temperature = config.temperature
-        critic = load_scalar(config.critic.model, device=config.device, seed=config.seed) if config.critic else None
+        critic = config.critic and load_scalar(
+            config.critic.model, device=config.device, lora=config.critic.lora, seed=config.seed
+        )
         codec = Codec(policy.tokenizer, config.encoding)
         prompts = codec.prompts(load_examples(config.data), config.max_tokens)
         texts = [r[0] for _, r in codec.answers(load_examples(config.ptx.data))] if config.ptx else []
@@ -89,7 +93,7 @@ def run(config: RL) -> None:
             check_vocabulary(critic.tokenizer, policy.tokenizer, str(config.critic))
         engine, reward = LocalEngine(policy, slots=config.slots), make_reward(config.reward, policy)
         train(policy, reference, critic, engine, reward, prompts, texts, config, run)
-        policy.save(run.model_folder)
+        merged(policy, run.model_folder).save(run.model_folder)
         run.finish()
 
 

@@ -1,7 +1,6 @@
 """Supervised fine-tuning: imitate demonstrations, learning only from what the answer says."""
 
 from clew.batch import Averaging, Batch, Metric, Model, Outputs, Term, evaluate, token_weights
-from clew.config import Training
 from clew.data.chat import Codec, Encoded, Encoding
 from clew.data.collate import collate
 from clew.data.sources import Source, load_examples, step_indices
@@ -9,14 +8,12 @@ from clew.learn.checkpoint import TrainState
 from clew.learn.invariants import check_rows
 from clew.learn.learner import Learner, Optimiser, Part
 from clew.losses.token import nll
-from clew.models.load import load_policy
+from clew.models.load import FineTuning, merged, start_policy
 from clew.runs import Loop, Run
-from clew.track import Console
+from clew.track import trackers
 
 
-class SFT(Training):
-    model: str
-    """Folder or hub name of the model to start from."""
+class SFT(FineTuning):
     data: Source
     """Prompts with completions, conversations, or plain text."""
     heldout: Source | None = None
@@ -32,16 +29,17 @@ class SFT(Training):
 
 
 def run(config: SFT) -> None:
-    with Run(config, config.out, "sft", [Console()]) as run:
+    with Run(config, config.out, "sft", trackers(config)) as run:
         if run.is_finished:
             return
-        policy = load_policy(config.model, precision=config.precision, device=config.device)
+        policy = start_policy(config)
         codec = Codec(policy.tokenizer, config.encoding)
         rows = [encoded[0] for _, encoded in codec.answers(load_examples(config.data))]
         run.note(f"sft: {dict(codec.counts)}")
         policy.stop_at(codec.stops())
         check_rows(rows, policy.stop_ids, policy.trunk.context)
         train(policy, rows, config, run)
+        policy = merged(policy, run.model_folder)
         policy.save(run.model_folder)
         if config.heldout is not None:
             held = [encoded[0] for _, encoded in codec.answers(load_examples(config.heldout))]

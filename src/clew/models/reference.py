@@ -1,0 +1,49 @@
+"""The frozen reference: an explicit object, never a guess."""
+
+import copy
+from typing import TypeVar
+
+from torch import nn
+
+from clew.batch import Batch, Model, Outputs
+from clew.models.load import check_vocabulary, load_policy
+from clew.models.policy import Policy
+
+M = TypeVar("M", bound=nn.Module)
+
+
+class AdapterOff:
+    """A policy without the adapters that it learns in: the reference, where they were new on the reference's weights.
+
+    So it is only where this run made them; adapters that were there before are merged when a model is loaded.
+    """
+
+    def __init__(self, policy: Policy) -> None:
+        self._policy = policy
+
+    def evaluate(self, batch: Batch) -> Outputs:
+        adapter = self._policy.trunk.adapter
+        assert adapter is not None
+        with adapter.model.disable_adapter():
+            return self._policy.evaluate(batch)
+
+
+def load_reference(path: str | None, policy: Policy) -> Model:
+    """The frozen reference, on the policy's device, in its precision, at its temperature: of that path, or itself now.
+
+    Where the policy learns in new adapters, it is without them what it is now, and needs no second copy.
+    """
+    if path is None:
+        return AdapterOff(policy) if policy.trunk.adapter else frozen(policy)
+    reference = load_policy(path, precision=policy.trunk.precision)
+    nn.Module.to(reference.module, policy.device)
+    reference.temperature = policy.temperature
+    check_vocabulary(reference.tokenizer, policy.tokenizer, path)
+    return frozen(reference)
+
+
+def frozen(model: M) -> M:
+    """A copy that never learns: the explicit reference."""
+    twin = copy.deepcopy(model).eval()
+    twin.requires_grad_(False)
+    return twin
