@@ -1,17 +1,16 @@
 """`clew data`: look at a file before training on it."""
 
-from collections import Counter
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
 from clew.config import ConfigError
 from clew.data import check
-from clew.data.formats import Example
 
 AROUND = 24
 """Tokens shown on either side of the border between prompt and answer."""
@@ -30,6 +29,9 @@ def check_file(
     template: Annotated[str | None, typer.Option(help="transcript, chatml, or a Jinja file.")] = None,
     max_length: Annotated[int, typer.Option(help="Tokens of prompt and answer together.")] = 512,
     truncation: Annotated[str, typer.Option(help="error, drop, truncate_prompt_left, truncate_completion.")] = "error",
+    columns: Annotated[
+        list[str] | None, typer.Option("--column", help="What a column of another name is: prompt=question.")
+    ] = None,
     convert: Annotated[Path | None, typer.Option(help="Write the rows as JSONL in clew's own columns.")] = None,
 ) -> None:
     """Say what a file holds, which methods can use it, and what is wrong with it.
@@ -39,70 +41,85 @@ def check_file(
     if method is not None and method not in check.USES:
         raise ConfigError(f"no method {method!r} (methods: {', '.join(check.USES)})")
     screen = Console(highlight=False)
-    found = check.survey(file)
+    found = check.survey(file, _pairs(columns))
     for name, count in found.formats.most_common():
-        screen.print(f"{count:7} rows  {name}")
+        screen.print(f"{count:7} rows  {name}\n              [dim]{escape(found.about.get(name, UNKNOWN))}[/dim]")
     screen.print(f"{len(found.examples):7} examples, {len({e.id for e in found.examples})} different prompts\n")
     ways = check.usable(found.examples)
-    _table(screen, "usable for", {f"{m}  [dim]needs {check.USES[m][0]}[/dim]": n for m, n in ways.items() if n})
-    _table(screen, "worth a look", check.problems(found.examples))
+    _table(screen, "usable for", {f"{m}  [dim]needs {check.USES[m][0]}[/dim]": str(n) for m, n in ways.items() if n})
+    odd = {name: [found.numbers[i] for i in places] for name, places in check.problems(found.examples).items()}
+    odd |= {"rows without an example (nobody has answered)": found.silent} if found.silent else {}
+    _table(screen, "worth a look", {name: _rows(numbers) for name, numbers in odd.items()})
     if heldout is not None:
-        shared = check.leaks(found.examples, check.survey(heldout).examples)
+        shared = check.leaks(found.examples, check.survey(heldout, _pairs(columns)).examples)
         screen.print(f"{shared:7} prompts of {heldout} are training prompts too")
     for says in found.refused[: check.SHOWN]:
-        screen.print(f"[red]wrong[/red]  {says}", soft_wrap=True)
+        screen.print(f"[red]wrong[/red]  {escape(says)}", soft_wrap=True)
     if len(found.refused) > check.SHOWN:
         screen.print(f"       … and {len(found.refused) - check.SHOWN} rows more")
-    fitting = [e for e in found.examples if method is None or check.USES[method][1](e)]
-    if model is not None:
-        _tokens(screen, fitting, model, {"template": template, "max_length": max_length, "truncation": truncation})
+    fitting = [i for i, e in enumerate(found.examples) if method is None or check.USES[method][1](e)]
+    if model is not None and fitting:
+        encoding = {"template": template, "max_length": max_length, "truncation": truncation}
+        _tokens(screen, found, fitting, model, encoding, prompts_only=method == "rl")
     if convert is not None:
-        screen.print(f"{check.convert(fitting, convert):7} rows written to {convert}")
+        screen.print(f"{check.convert((found.examples[i] for i in fitting), convert):7} rows written to {convert}")
     raise typer.Exit(1 if found.refused or not fitting else 0)
 
 
-def _tokens(screen: Console, examples: list[Example], model: str, encoding: dict[str, object]) -> None:
-    """What a method would see: counts of what happens to the rows, and the first ones token by token."""
+UNKNOWN = "columns that clew does not know; --column says what they are"
+
+
+def _pairs(columns: list[str] | None) -> dict[str, str]:
+    """`prompt=question` as the name here and the name in the file."""
+    for column in columns or []:
+        if "=" not in column:
+            raise ConfigError(f"--column {column!r} names nothing; expected name=column, as in prompt=question")
+    return dict(column.split("=", 1) for column in columns or [])
+
+
+def _rows(numbers: list[int]) -> str:
+    """How many rows, and the first of them."""
+    named = sorted(set(numbers))
+    first = ", ".join(str(n) for n in named[: check.SHOWN])
+    return f"{len(numbers)}  [dim]row {first}{', …' if len(named) > check.SHOWN else ''}[/dim]"
+
+
+def _tokens(
+    screen: Console,
+    found: check.Survey,
+    places: list[int],
+    model: str,
+    encoding: dict[str, object],
+    *,
+    prompts_only: bool,
+) -> None:
+    """What a method would see: the first rows token by token, and what happens to all of them."""
     from transformers import AutoTokenizer
     from transformers.utils import logging
 
     from clew.config import build
-    from clew.data.chat import Codec, Encoding, TooLong
+    from clew.data.chat import Codec, Encoding
+    from clew.data.look import look
 
     logging.set_verbosity_error()  # rows that are too long are counted here
     codec = Codec(AutoTokenizer.from_pretrained(model), build(Encoding, encoding, "options"))
-    counts: Counter[str] = Counter()
-    lengths: list[int] = []
-    shown = 0
-    for example in examples:
-        if not example.answers:
-            continue
-        try:
-            rows = codec.encode(example)
-        except TooLong:
-            counts["rows longer than max_length"] += 1
-            continue
-        except ValueError as error:
-            counts[str(error)[:120]] += 1
-            continue
-        for row in rows or []:
-            lengths.append(len(row.tokens))
-            if shown < check.SHOWN:
-                names = [str(codec.tokenizer.convert_ids_to_tokens(token)) for token in row.tokens]
-                screen.print(_line(names, row.mask))
-                shown += 1
+    seen = look([found.examples[i] for i in places], codec, prompts_only=prompts_only)
+    for row in seen.rows[: check.SHOWN]:
+        screen.print(_line([str(codec.tokenizer.convert_ids_to_tokens(token)) for token in row.tokens], row.mask))
     screen.print("\n[green]learnt[/green] [dim]read only[/dim]")
-    counts.update({k: v for k, v in codec.counts.items() if v})
-    _table(screen, "after encoding", dict(counts))
-    if lengths:
-        ordered = sorted(lengths)
+    _table(screen, "after encoding", {name: str(count) for name, count in codec.counts.items() if count})
+    _table(
+        screen, "wrong or cut", {name: _rows([found.numbers[places[i]] for i in at]) for name, at in seen.odd.items()}
+    )
+    if seen.rows:
+        ordered = sorted(len(row.tokens) for row in seen.rows)
         half, most = ordered[len(ordered) // 2], ordered[-1]
         screen.print(f"tokens a row: median {half}, 95 % below {ordered[int(0.95 * len(ordered))]}, longest {most}")
 
 
 def _line(names: list[str], learnt: list[bool]) -> Text:
     """A row's tokens around the border of prompt and answer, and its end."""
-    first, last = learnt.index(True), len(names)
+    first, last = learnt.index(True) if any(learnt) else len(names), len(names)
     parts = [(max(first - AROUND, 0), min(first + AROUND, last)), (max(first + AROUND, last - AROUND // 4), last)]
     line = Text("… " if parts[0][0] else "", style="dim")
     for number, (start, end) in enumerate(parts):
@@ -112,10 +129,10 @@ def _line(names: list[str], learnt: list[bool]) -> Text:
     return line
 
 
-def _table(screen: Console, title: str, counts: dict[str, int]) -> None:
-    if not counts:
+def _table(screen: Console, title: str, lines: dict[str, str]) -> None:
+    if not lines:
         return
     table = Table(title, "", box=None, title_justify="left", header_style="bold", pad_edge=False)
-    for name, count in counts.items():
-        table.add_row(f"  {name}", str(count))
+    for name, line in lines.items():
+        table.add_row(f"  {name}", line)
     screen.print(table, "")

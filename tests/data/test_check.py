@@ -1,6 +1,7 @@
 """`clew data check`: what a file holds, and what is wrong with it."""
 
 import json
+import re
 
 import pytest
 from typer.testing import CliRunner
@@ -30,11 +31,11 @@ def test_odd_rows_are_counted(file):
     found = survey(str(file))
     assert found.formats == {"pair": 5, "ranking of K": 1}
     assert problems(found.examples) == {
-        "rows that repeat an earlier one": 1,
-        "rows with equal answers": 1,
-        "rows with an empty answer": 1,
-        "pairs or rankings that are all ties": 1,
-        "pairs that other rows contradict": 1,
+        "rows that repeat an earlier one": [2],
+        "pairs or rankings that conflict with another row": [0, 1, 2],
+        "pairs or rankings with identical answers": [3],
+        "rows with an empty answer": [4],
+        "pairs or rankings that are all ties": [5],
     }
     ways = usable(found.examples)
     assert (ways["dpo"], ways["reward"], ways["sft"], ways["pretrain"], ways["rl"]) == (5, 5, 0, 0, 6)
@@ -62,6 +63,7 @@ def test_leakage_is_counted_by_prompt(file):
         {"prompt": "q", "completion": "a", "label": 1.0, "topic": "t", "weight": 2.0},
         {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho"}]},
         {"text": "once"},
+        {"text": "once", "label": 1.0},
         {"instruction": "do", "input": "it", "chosen": "a", "rejected": "b"},
         {"prompt": "p", "completions": ["a", "b"], "labels": [True, False]},
     ],
@@ -78,7 +80,7 @@ def test_the_command_shows_tokens_and_exits_by_what_it_finds(file, world_model, 
     told = CliRunner().invoke(app, ["data", "check", str(file), "--for", "dpo", "--model", world_model])
     assert told.exit_code == 0, told.output
     assert "5 rows  pair" in told.output
-    assert "pairs that other rows contradict" in told.output
+    assert re.search(r"pairs or rankings that conflict with another row +3  row 1, 2, 3\n", told.output)
     assert "</s>" in told.output
     assert "tokens a row: median" in told.output
     told = CliRunner().invoke(app, ["data", "check", str(file), "--for", "sft", "--heldout", str(file)])
@@ -93,3 +95,92 @@ def test_the_command_shows_tokens_and_exits_by_what_it_finds(file, world_model, 
 def world_model(tokenizer, tmp_path):
     tokenizer.save_pretrained(tmp_path / "model")
     return str(tmp_path / "model")
+
+
+def checked(tmp_path, rows, *options: str):
+    """What `clew data check` says of rows, in lines without line breaks of its own."""
+    (tmp_path / "x.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    told = CliRunner().invoke(app, ["data", "check", str(tmp_path / "x.jsonl"), *options], env={"COLUMNS": "300"})
+    return told.exit_code, told.output
+
+
+def line_of(output: str, words: str) -> str:
+    (found,) = [line for line in output.splitlines() if words in line]
+    return " ".join(found.split())
+
+
+PROMPT = "how was the soup ?"
+
+
+def test_the_format_is_explained(tmp_path):
+    _, told = checked(tmp_path, [{"prompt": "q", "answers": [{"answer": "a", "rank": 1}, {"answer": "b", "rank": 2}]}])
+    assert "1 rows ranking of K (Nectar)" in line_of(told, "Nectar")
+    assert "a prompt and K answers, each with its rank, 1 the best" in told
+
+
+def test_pairs_of_images_are_named_and_refused(tmp_path):
+    status, told = checked(tmp_path, [{"caption": "a cat", "label_0": 1, "label_1": 0, "jpg_0": "", "jpg_1": ""}])
+    assert status == 1
+    assert "two images for a caption: a preference, and not of texts" in told
+    assert "a pair of images for a caption (Pick-a-Pic); text methods cannot use it" in told
+
+
+def test_a_repeated_bos_is_counted_with_its_rows(tmp_path, world_model, tokenizer):
+    rows = [{"prompt": PROMPT, "completion": " good ."}]
+    rows += [{"prompt": tokenizer.bos_token + " " + PROMPT, "completion": " good ."}] * 2
+    _, told = checked(tmp_path, rows, "--model", world_model)
+    assert line_of(told, "adjacent repeated BOS").endswith(" 2 row 2, 3")
+
+
+def test_stop_tokens_that_are_not_learnt_are_counted_with_their_rows(tmp_path, world_model):
+    whole = {"prompt": PROMPT, "completion": " good ."}
+    _, told = checked(tmp_path, [whole, {**whole, "cut": [0]}], "--model", world_model)
+    assert line_of(told, "a stop token that is not learnt").endswith(" 1 row 2")
+    assert len([line for line in told.splitlines() if line.endswith(" </s> ")]) == 1
+
+
+def test_what_is_cut_by_length_is_counted_with_its_rows(tmp_path, world_model):
+    rows = [{"prompt": PROMPT, "completion": " good ." * n} for n in (1, 9)]
+    _, told = checked(tmp_path, rows, "--model", world_model, "--max-length", "12")
+    assert line_of(told, "rows longer than max_length").endswith(" 1 row 2")
+    cutting = ("--model", world_model, "--max-length", "12", "--truncation", "truncate_completion")
+    _, told = checked(tmp_path, rows, *cutting)
+    assert line_of(told, "answers truncated (no stop token)").endswith(" 1")
+    assert line_of(told, "a stop token that is not learnt").endswith(" 1 row 2")
+
+
+def test_five_rows_are_shown_and_learnt_tokens_are_coloured(file, world_model):
+    from rich.text import Span
+
+    from clew.cli_data import _line
+
+    assert _line(["a", "b"], [False, True]).spans == [Span(0, 2, "dim"), Span(2, 4, "green")]
+    told = CliRunner().invoke(app, ["data", "check", str(file), "--for", "dpo", "--model", world_model])
+    assert len([line for line in told.output.splitlines() if line.endswith(" </s> ")]) == 5
+
+
+def test_prompts_are_shown_as_sampling_sees_them(tmp_path, world_model):
+    status, told = checked(tmp_path, [{"prompt": PROMPT}], "--model", world_model, "--for", "rl")
+    assert status == 0
+    assert "longest 6" in told  # BOS and five words
+
+
+def test_a_prompt_on_both_sides_of_a_split_column_is_found(tmp_path):
+    rows = [{"prompt": p, "completion": "a", "split": s} for p, s in (("p", "train"), ("q", "test"), ("p", "test"))]
+    _, told = checked(tmp_path, rows)
+    assert line_of(told, "in another split too").endswith(" 2 row 1, 3")
+
+
+def test_rows_that_nobody_has_answered_are_counted(tmp_path):
+    status, told = checked(tmp_path, [{"fields": {"prompt": "q"}, "responses": {}, "suggestions": {}}])
+    assert status == 1
+    assert line_of(told, "nobody has answered").endswith(" 1 row 1")
+
+
+def test_columns_of_other_names_are_told(tmp_path):
+    status, told = checked(tmp_path, [{"q": "How?", "a": "So."}], "--column", "prompt=q", "--column", "completion=a")
+    assert status == 0
+    assert "demonstration" in told
+    status, told = checked(tmp_path, [{"q": "How?", "a": "So."}])
+    assert status == 1
+    assert "--column says what they are" in told

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
@@ -22,52 +22,73 @@ class Survey:
 
     rows: int = 0
     formats: Counter[str] = field(default_factory=Counter[str])
+    about: dict[str, str] = field(default_factory=dict[str, str])
+    """What each format found is and how it is read."""
     examples: list[Example] = field(default_factory=list[Example])
+    numbers: list[int] = field(default_factory=list[int])
+    """The row that each example comes from."""
+    silent: list[int] = field(default_factory=list[int])
+    """Rows that hold no example: exports that nobody has answered, trees without rankings."""
     refused: list[str] = field(default_factory=list[str])
     """What is wrong with rows that could not be read, each naming its row."""
 
 
-def survey(path: str) -> Survey:
+def survey(path: str, columns: Mapping[str, str] | None = None) -> Survey:
     """Every row of a file. Raises ValueError or FileNotFoundError when it cannot be read as a file of rows."""
     found = Survey()
-    for number, row in enumerate(read_rows(path), 1):
+    for number, row in enumerate(read_rows(path, columns), 1):
         found.rows += 1
         form = format_of(row)
         found.formats[form.name if form else "unknown"] += 1
+        found.about |= {form.name: form.about} if form else {}
         try:
-            found.examples += parse_row(row, f"row {number}")
+            examples = parse_row(row, f"row {number}")
         except NotText as error:
             found.refused.append(f"known, and not for training: {error}")
         except ValueError as error:
             found.refused.append(str(error))
+        else:
+            found.examples += examples
+            found.numbers += [number] * len(examples)
+            found.silent += [] if examples else [number]
     if not found.rows:
         raise ValueError(f"{path} has no rows")
     return found
 
 
-def problems(examples: Sequence[Example]) -> dict[str, int]:
-    """Counts of what a reader would want to know before training, those above zero."""
-    counts: Counter[str] = Counter()
-    seen: Counter[str] = Counter(_content(e) for e in examples)
-    counts["rows that repeat an earlier one"] = sum(seen.values()) - len(seen)
+def problems(examples: Sequence[Example]) -> dict[str, list[int]]:
+    """What a reader would want to know before training -> the places of the examples, where there are any."""
+    found: dict[str, list[int]] = {}
+    seen: set[str] = set()
+    sides: dict[str, set[str]] = {}
     for example in examples:
+        sides.setdefault(example.id, set()).add(str(example.info.get("split")))
+    conflicting = contradictions(examples)
+    for place, example in enumerate(examples):
         whole = [as_string(a) for a in example.answers]
-        counts["rows with equal answers"] += len(set(whole)) < len(whole)
-        counts["rows with an empty answer"] += any(not _said(a) for a in example.answers)
-        counts["pairs or rankings that are all ties"] += len(whole) > 1 and len(set(example.ranks)) == 1
-    counts["pairs that other rows contradict"] = contradictions(examples)
-    return {name: count for name, count in counts.items() if count}
+        content = _content(example)
+        odd = {
+            "rows that repeat an earlier one": content in seen,
+            "pairs or rankings with identical answers": len(set(whole)) < len(whole),
+            "rows with an empty answer": any(not _said(a) for a in example.answers),
+            "pairs or rankings that are all ties": len(whole) > 1 and len(set(example.ranks)) == 1,
+            "pairs or rankings that conflict with another row": place in conflicting,
+            "rows whose prompt is in another split too": len(sides[example.id]) > 1,
+        }
+        seen.add(content)
+        for name in (name for name, is_odd in odd.items() if is_odd):
+            found.setdefault(name, []).append(place)
+    return found
 
 
-def contradictions(examples: Sequence[Example]) -> int:
-    """Ordered pairs of answers to a prompt that are also there in the other order."""
-    orders = {
-        (e.id, as_string(e.answers[i]), as_string(e.answers[j]))
-        for e in examples
-        for i, j in combinations(range(len(e.ranks)), 2)
-        if e.ranks[i] < e.ranks[j]
-    }
-    return sum((prompt, b, a) in orders for prompt, a, b in orders if a != b) // 2
+def contradictions(examples: Sequence[Example]) -> set[int]:
+    """Places of examples that order two answers to a prompt the other way round than another example does."""
+    orders: dict[tuple[str, str, str], list[int]] = {}
+    for place, e in enumerate(examples):
+        for i, j in combinations(range(len(e.ranks)), 2):
+            if e.ranks[i] < e.ranks[j]:
+                orders.setdefault((e.id, as_string(e.answers[i]), as_string(e.answers[j])), []).append(place)
+    return {p for (prompt, a, b), places in orders.items() if a != b and (prompt, b, a) in orders for p in places}
 
 
 def leaks(train: Iterable[Example], heldout: Iterable[Example]) -> int:
@@ -115,9 +136,9 @@ def as_row(example: Example) -> dict[str, Any]:
         row |= {"completions": answers, "ranks": list(example.ranks)}
     elif answers and example.prompt:
         row |= {"completion": answers[0]}
-        row |= {"label": example.label} if example.label is not None else {}
     elif answers:
         row |= {"text" if isinstance(answers[0], str) else "messages": answers[0]}
+    row |= {"label": example.label} if example.label is not None else {}
     row |= {"weight": example.weight} if example.weight != 1 else {}
     row |= {"cut": list(example.cut)} if example.cut else {}
     return row | {k: v for k, v in example.info.items() if k not in row}
