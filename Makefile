@@ -3,7 +3,7 @@ BIN := $(if $(VIRTUAL_ENV),$(VIRTUAL_ENV)/bin,.venv/bin)
 PYTHON ?= python3
 PIP = $(BIN)/pip install --quiet --constraint constraints.txt
 
-.PHONY: quickstart test check bench docs clean
+.PHONY: quickstart test check bench parity docs clean
 
 quickstart: $(BIN)/clew   ## from text to a better model in some minutes, offline; ends with the report's path
 	$(BIN)/clew try
@@ -20,6 +20,9 @@ check: $(BIN)/pytest   ## format, lint, types, layers, duplication
 
 bench: $(BIN)/clew   ## the benchmark of the alarmsover ten seeds, about an hour; writes benchmarks/results/
 	$(BIN)/python benchmarks/alarms.py
+
+parity: $(BIN)/pytest   ## TRL's and OpenRLHF's losses, asked anew, against ours; writes tests/golden/ and docs/parity.md
+	$(BIN)/python -m tools.parity record runs/parity
 
 docs: $(BIN)/mkdocs   ## the documentation as a site, in site/
 	$(BIN)/mkdocs build --strict
