@@ -1,4 +1,4 @@
-"""`clew data`: look at a file before training on it."""
+"""`clew data`: look at a file before training on it, and keep what is well-formed."""
 
 from pathlib import Path
 from typing import Annotated
@@ -10,12 +10,16 @@ from rich.table import Table
 from rich.text import Text
 
 from clew.config import ConfigError
-from clew.data import check
+from clew.data import check, wellformed
 
 AROUND = 24
 """Tokens shown on either side of the border between prompt and answer."""
 
-app = typer.Typer(no_args_is_help=True, help="Look at a file before training on it.")
+Columns = Annotated[
+    list[str] | None, typer.Option("--column", help="What a column of another name is: prompt=question.")
+]
+
+app = typer.Typer(no_args_is_help=True, help="Look at a file before training on it, and keep what is well-formed.")
 
 
 @app.command("check")
@@ -29,9 +33,7 @@ def check_file(
     template: Annotated[str | None, typer.Option(help="transcript, chatml, or a Jinja file.")] = None,
     max_length: Annotated[int, typer.Option(help="Tokens of prompt and answer together.")] = 512,
     truncation: Annotated[str, typer.Option(help="error, drop, truncate_prompt_left, truncate_completion.")] = "error",
-    columns: Annotated[
-        list[str] | None, typer.Option("--column", help="What a column of another name is: prompt=question.")
-    ] = None,
+    columns: Columns = None,
     convert: Annotated[Path | None, typer.Option(help="Write the rows as JSONL in clew's own columns.")] = None,
 ) -> None:
     """Say what a file holds, which methods can use it, and what is wrong with it.
@@ -53,10 +55,7 @@ def check_file(
     if heldout is not None:
         shared = check.leaks(found.examples, check.survey(heldout, _pairs(columns)).examples)
         screen.print(f"{shared:7} prompts of {heldout} are training prompts too")
-    for says in found.refused[: check.SHOWN]:
-        screen.print(f"[red]wrong[/red]  {escape(says)}", soft_wrap=True)
-    if len(found.refused) > check.SHOWN:
-        screen.print(f"       … and {len(found.refused) - check.SHOWN} rows more")
+    _refused(screen, found)
     fitting = [i for i, e in enumerate(found.examples) if method is None or check.USES[method][1](e)]
     if model is not None and fitting:
         encoding = {"template": template, "max_length": max_length, "truncation": truncation}
@@ -64,6 +63,39 @@ def check_file(
     if convert is not None:
         screen.print(f"{check.convert((found.examples[i] for i in fitting), convert):7} rows written to {convert}")
     raise typer.Exit(1 if found.refused or not fitting else 0)
+
+
+@app.command("filter")
+def filter_file(
+    file: Annotated[str, typer.Argument(help="Anything that `clew data check` reads.")],
+    out: Annotated[Path, typer.Argument(help="JSONL for the rows that are kept, in clew's own columns.")],
+    skip: Annotated[list[str] | None, typer.Option(help="A heuristic not to use; may be given several times.")] = None,
+    min_words: Annotated[int, typer.Option(help="Fewest words of an answer.")] = 1,
+    max_words: Annotated[int, typer.Option(help="Most words of an answer.")] = 2000,
+    columns: Columns = None,
+) -> None:
+    """Keep well-formed dialogues, and say what was dropped and why.
+
+    A pair or ranking is dropped when one of its answers is ill-formed. Exits 1 when a row is wrong or none is kept.
+    """
+    screen = Console(highlight=False)
+    found = check.survey(file, _pairs(columns))
+    bounds = wellformed.Bounds(least=min_words, most=max_words)
+    result = wellformed.filtered(found.examples, bounds=bounds, skip=skip or [])
+    screen.print(f"{check.convert(result.kept, out):7} of {len(found.examples)} examples written to {out}\n")
+    for name, (about, _) in wellformed.HEURISTICS.items():
+        if name in result.dropped:
+            rows = _rows([found.numbers[place] for place in result.dropped[name]])
+            screen.print(f"  [bold]{name}[/bold]  {rows}\n    {about}, such as: [dim]{escape(result.seen[name])}[/dim]")
+    _refused(screen, found)
+    raise typer.Exit(1 if found.refused or not result.kept else 0)
+
+
+def _refused(screen: Console, found: check.Survey) -> None:
+    for says in found.refused[: check.SHOWN]:
+        screen.print(f"[red]wrong[/red]  {escape(says)}", soft_wrap=True)
+    if len(found.refused) > check.SHOWN:
+        screen.print(f"       … and {len(found.refused) - check.SHOWN} rows more")
 
 
 UNKNOWN = "columns that clew does not know; --column says what they are"
