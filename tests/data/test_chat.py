@@ -1,8 +1,9 @@
 import pytest
 from transformers import AutoTokenizer
 
-from clew.data.chat import TEMPLATES, Codec, Encoding, TooLong
+from clew.data.chat import Codec, Encoding, TooLong
 from clew.data.formats import Example
+from clew.data.template import TEMPLATES
 from clew.types import Message
 
 
@@ -90,12 +91,62 @@ def test_conversations_need_a_template(codec):
         answer(codec(), pair(CHAT, "good"))
 
 
-def test_templates_that_rewrite_earlier_turns_are_refused(tokenizer, tmp_path):
-    (tmp_path / "t.jinja").write_text("{% for m in messages %}[{{ loop.length }}]{{ m['content'] }}{% endfor %}")
-    t = AutoTokenizer.from_pretrained(gpt_like(tokenizer))
-    c = Codec(t, Encoding(template=str(tmp_path / "t.jinja")))
-    with pytest.raises(ValueError, match="rewrites earlier turns"):
-        answer(c, pair((), (*CHAT, Message("assistant", "very good"))))
+def counting(tokenizer, tmp_path) -> Codec:
+    """A template that writes the number of turns before each, so that every turn rewrites those before it."""
+    (tmp_path / "t.jinja").write_text(
+        "{% set n = messages | length + add_generation_prompt %}"
+        "{% for m in messages %}[{{ n }}]{{ m['content'] }}{% if m['role'] == 'assistant' %}{{ eos_token }}{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}[{{ n }}]{% endif %}"
+    )
+    return Codec(AutoTokenizer.from_pretrained(gpt_like(tokenizer)), Encoding(template=str(tmp_path / "t.jinja")))
+
+
+ROUNDS = (*CHAT, Message("assistant", "very good"))
+
+
+def test_turns_that_are_rewritten_have_rows_of_their_own(tokenizer, tmp_path):
+    c = counting(tokenizer, tmp_path)
+    items = c.answers([pair((), ROUNDS)])
+    assert [c.tokenizer.decode(row.tokens) for _, (row,) in items] == [
+        "[2]how was it ?[2]good .</s>",
+        "[4]how was it ?[4]good .</s>[4]and the room ?[4]very good</s>",
+    ]
+    assert [c.tokenizer.decode([t for t, m in zip(r.tokens, r.mask, strict=True) if m]) for _, (r,) in items] == [
+        "good .</s>",
+        "very good</s>",
+    ]
+    assert c.counts["rows added, for turns that the template rewrites"] == 1
+    assert c.counts["rows"] == 2
+
+
+def test_a_row_of_a_turn_that_is_too_long_leaves_the_others(tokenizer, tmp_path):
+    c = counting(tokenizer, tmp_path)
+    short = c.encode(pair((), ROUNDS))[0]
+    c.encoding = Encoding(max_length=len(short.tokens), truncation="drop")
+    assert c.answers([pair((), ROUNDS)]) == [(pair((), ROUNDS), [short])]
+
+
+@pytest.mark.parametrize(
+    "example",
+    [Example("id", CHAT[:1], (ROUNDS[1:], ROUNDS[1:2]), (0, 1)), Example("id", CHAT[:1], (ROUNDS[1:],), label=1.0)],
+    ids=["pair", "label"],
+)
+def test_what_is_judged_as_a_whole_is_not_cut_into_turns(tokenizer, tmp_path, example):
+    with pytest.raises(ValueError, match="row id: an answer that is judged as a whole has several assistant turns"):
+        counting(tokenizer, tmp_path).encode(example)
+
+
+def test_the_last_turns_of_a_pair_are_compared_after_the_same_prompt(tokenizer, tmp_path):
+    c = counting(tokenizer, tmp_path)
+    good, bad = c.encode(Example("id", CHAT, (ROUNDS[3:], (Message("assistant", "not very"),)), (0, 1)))
+    prompt = list(c.prompt(pair(CHAT, ""), 10).tokens)
+    assert good.tokens[: len(prompt)] == bad.tokens[: len(prompt)] == prompt
+    assert good.mask.index(True) == bad.mask.index(True) == len(prompt)
+
+
+def test_nothing_left_to_learn_is_an_error(codec):
+    with pytest.raises(ValueError, match="row id: no token is left to learn from; its text: '<s> how was it"):
+        codec().encode(Example("id", "how was it ?", ("",), cut=(0,)))
 
 
 def test_a_conversation_without_an_answer_is_refused(tokenizer):

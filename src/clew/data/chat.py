@@ -1,34 +1,23 @@
-"""Text to tokens and masks: the only file that applies chat templates and the only one that tokenises.
+"""Text to tokens and masks: the only file that tokenises.
 
-One function, `Codec.answer`, serves SFT, preference data, reward models and evaluation; `Codec.prompt` serves
-sampling. A text is rendered and tokenised once, and what is supervised is found by character offsets.
+`Codec.encode` serves SFT, preference data and reward models; `Codec.prompt` serves sampling. A turn is learnt after
+exactly the tokens that it is sampled after; the earlier turns of its row are found by character offsets.
 """
 
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
-from pathlib import Path
-from typing import Literal
+from operator import itemgetter
+from typing import Any, Literal, NamedTuple
 
+from pydantic import Field
 from transformers import PreTrainedTokenizerBase
 
 from clew.config import Config
-from clew.data.formats import Example
-from clew.types import Message, Prompt, Text
-
-TEMPLATES = {
-    "transcript": (
-        "{% for m in messages %}{% if m['role'] == 'assistant' %}{{ '\n\nAssistant: ' + m['content'] + eos_token }}"
-        "{% else %}{{ '\n\nHuman: ' + m['content'] }}{% endif %}{% endfor %}"
-        "{% if add_generation_prompt %}{{ '\n\nAssistant:' }}{% endif %}"
-    ),
-    "chatml": (
-        "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}"
-        "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-    ),
-}
-"""For tokenizers that bring none: HH's transcript, where every answer ends with EOS, and ChatML."""
+from clew.data.example import Example
+from clew.data.template import Reply, Template
+from clew.types import Prompt, Text
 
 
 class Encoding(Config):
@@ -36,6 +25,8 @@ class Encoding(Config):
 
     template: str | None = None
     """transcript, chatml, or a Jinja file; the tokenizer's own when absent."""
+    template_options: Mapping[str, Any] = Field(default_factory=dict[str, Any])
+    """What the template reads besides messages and tools, such as enable_thinking or date_string."""
     max_length: int = 512
     """Tokens of prompt and answer together."""
     truncation: Literal["error", "drop", "truncate_prompt_left", "truncate_completion"] = "error"
@@ -59,6 +50,17 @@ Item = tuple[Example, list[Encoded]]
 """An example with its answers, encoded."""
 
 
+class Tokens(NamedTuple):
+    """A text's tokens and the characters of each."""
+
+    ids: list[int]
+    places: list[tuple[int, int]]
+
+
+Asked = tuple[Reply, Tokens]
+"""A reply with the tokens of its prompt."""
+
+
 class TooLong(ValueError):
     """A row does not fit and the truncation policy is "error"."""
 
@@ -71,21 +73,19 @@ class Codec:
             raise ValueError(f"{type(tokenizer).__name__} gives no character offsets; use a fast tokenizer")
         self.tokenizer = tokenizer
         self.encoding = encoding
-        self.counts: Counter[str] = Counter()
-        self._turn_end: int | None = None
-        if encoding.template is not None:
-            name = encoding.template
-            tokenizer.chat_template = TEMPLATES.get(name) or Path(name).read_text(encoding="utf-8")
+        self.template = Template(tokenizer, encoding.template, encoding.template_options)
+        self.counts = self.template.counts
+        self._seen_ends: set[int] = set()
 
     def prompt(self, example: Example, max_tokens: int) -> Prompt | None:
         """What an engine continues, with room for `max_tokens`; None when the policy is to drop it."""
-        if isinstance(example.prompt, str):
-            text, special = example.prompt, True
+        if isinstance(example.prompt, str) and all(isinstance(answer, str) for answer in example.answers):
+            text = example.prompt
+            tokens = self._without_stop(list(self.tokenizer(text).input_ids))
         else:
-            text, special = self._render(example.prompt, generate=True), False
-        tokens = list(self.tokenizer(text, add_special_tokens=special).input_ids)
-        if special:
-            tokens = self._without_stop(tokens)
+            text = self.template.prompt(example)
+            tokens = self._tokens(text).ids
+        self._check_doubles(tokens, example.id)
         kept = self._fit(tokens, [], self.encoding.max_length - max_tokens, example.id, len(tokens))
         self.counts["prompts"] += kept is not None
         return None if kept is None else Prompt(example.id, kept[0], text, example.info)
@@ -100,104 +100,113 @@ class Codec:
     def encode(self, example: Example) -> list[Encoded] | None:
         """All answers of an example, each after the prompt; None when one of them is dropped.
 
-        The stop token of every answer is supervised, but for answers that were cut and have none.
+        A single answer with turns that the template rewrites later on (thinking removed) is several rows, each
+        learning the turns that stand in it as they are sampled. The stop token of every turn is supervised, but for
+        answers that were cut and have none.
         """
         if not example.answers:
             raise ValueError(
                 f"row {example.id} has a prompt and no answer to learn from; its other columns: "
                 f"{sorted(example.info)}, expected prompt + completion, chosen + rejected, messages or text"
             )
-        rows = [self._tokens(example, i) for i in range(len(example.answers))]
-        longest = max(len(tokens) for tokens, _, _ in rows)
-        encoded = [self._finish(*row, longest, example.id) for row in rows]
-        whole = [e for e in encoded if e is not None]
-        return whole if len(whole) == len(encoded) else None
+        rows = [row for i in range(len(example.answers)) for row in self._rows(example, i)]
+        compared = len(example.answers) > 1
+        longest = max(len(row.tokens) for row in rows)
+        fitted = [self._finish(row, longest if compared else len(row.tokens), example.id) for row in rows]
+        kept = [row for row in fitted if row is not None]
+        return None if not kept or (compared and len(kept) < len(rows)) else kept
 
     def answers(self, examples: Sequence[Example]) -> list[Item]:
-        """Examples with all their answers encoded, without those of which one was dropped."""
+        """Examples with all their answers encoded, without those of which one was dropped.
+
+        An example with a single answer in several rows is there once for each.
+        """
         kept: list[Item] = []
         for example in examples:
-            encoded = self.encode(example)
-            if encoded is not None:
-                kept.append((example, encoded))
+            encoded = self.encode(example) or []
+            groups = [encoded] if len(example.answers) > 1 else [[row] for row in encoded]
+            kept += [(example, group) for group in groups if group]
         if not kept:
             raise ValueError(f"no row is left after encoding ({dict(self.counts)}); raise max_length or check the data")
         return kept
 
-    def _tokens(self, example: Example, number: int) -> tuple[list[int], list[bool], bool]:
-        """Tokens of prompt and answer, what is supervised, and whether the answer has its end."""
-        answer, whole = example.answers[number], number not in example.cut
+    def _rows(self, example: Example, number: int) -> list[Encoded]:
+        """Prompt and answer: one row, or several for a conversation that is rewritten on its way."""
+        answer = example.answers[number]
         if isinstance(answer, str) and isinstance(example.prompt, str):
-            tokens, mask = self._plain(example.prompt, answer)
+            rows = [self._plain(example.prompt, answer)]
         else:
-            tokens, mask = self._conversation(example.prompt, answer)
-        while not whole and tokens[-1] in self.stops():
-            tokens, mask = tokens[:-1], mask[:-1]
-        return tokens, mask, whole
+            rows = self._conversation(example, answer)
+        return [*rows[:-1], self._without_end(rows[-1])] if number in example.cut else rows
 
-    def _plain(self, prompt: str, answer: str) -> tuple[list[int], list[bool]]:
+    def _plain(self, prompt: str, answer: str) -> Encoded:
         """Tokenised together, since tokenizers join across the border; a token that crosses it is the answer's."""
         encoded = self.tokenizer(prompt + answer, return_offsets_mapping=True)
         tokens = self._without_stop(list(encoded.input_ids))
         offsets = encoded["offset_mapping"][: len(tokens)]
         first = next((i for i, (start, end) in enumerate(offsets) if end > max(len(prompt), start)), len(tokens))
         self.counts["tokens across the border"] += sum(start < len(prompt) < end for start, end in offsets)
-        return [*tokens, self._stop()], [i >= first for i in range(len(tokens) + 1)]
+        return Encoded([*tokens, self._stop()], [i >= first for i in range(len(tokens) + 1)], True)
 
-    def _conversation(self, prompt: Text, answer: Text) -> tuple[list[int], list[bool]]:
-        """Rendered whole; supervised is what the assistant says in the answer, with the template's end of turn."""
-        before = (Message("user", prompt),) if isinstance(prompt, str) and prompt else tuple(prompt)
-        after = (Message("assistant", answer),) if isinstance(answer, str) else tuple(answer)
-        messages = [*before, *after]  # type: ignore[list-item]
-        whole = self._render(messages)
-        spans = [
-            self._span(messages, i, whole) for i in range(len(before), len(messages)) if messages[i].role == "assistant"
-        ]
-        if not spans:
-            raise ValueError(f"a conversation has no assistant turn to learn from: {messages!r:.120}")
-        encoded = self.tokenizer(whole, add_special_tokens=False, return_offsets_mapping=True)
-        tokens = list(encoded.input_ids)
-        mask = [
-            # Some tokenizers give blanks no width: inside a span they are the answer's.
-            any(a <= start and end <= b and (end > start or a < start < b) for a, b in spans)
-            for start, end in encoded["offset_mapping"]
-        ]
-        end = max(i for i, supervised in enumerate(mask) if supervised) + 1
-        tokens, mask = tokens[:end], mask[:end]
-        if tokens[-1] not in self.stops():
-            tokens, mask = [*tokens, self._stop()], [*mask, True]
-        return tokens, mask
-
-    def _span(self, messages: list[Message], i: int, whole: str) -> tuple[int, int]:
-        """Characters of turn i in the rendered whole, found by rendering what comes before and with it."""
-        start = self._render(messages[:i], generate=True)
-        end = self._render(messages[: i + 1])
-        if not (whole.startswith(start) and whole.startswith(end)):
+    def _conversation(self, example: Example, answer: Text) -> list[Encoded]:
+        """What the assistant says in the answer, in as few rows as show every turn after its own prompt."""
+        left = [(reply, self._tokens(reply.prompt)) for reply in self.template.replies(example, answer)]
+        rows: list[Encoded] = []
+        while left:
+            row, left = self._row(left)
+            rows.insert(0, row)
+        if len(rows) > 1 and (len(example.answers) > 1 or example.label is not None):
             raise ValueError(
-                "the chat template rewrites earlier turns, so that what the assistant said there cannot be found; "
-                "give one row per answer, each with its answer as the last turn"
+                f"row {example.id}: an answer that is judged as a whole has several assistant turns, and the chat "
+                "template rewrites earlier turns or ends them without a stop token, so that no one row shows them all "
+                "as they are sampled; move all but the last turn to the prompt, or set encoding.template"
             )
-        return len(start), len(start) + len(end[len(start) :].rstrip())
+        if len(rows) > 1:
+            self.counts["rows added, for turns that the template rewrites"] += len(rows) - 1
+        return rows
 
-    def _render(self, messages: Sequence[Message], *, generate: bool = False) -> str:
-        if self.tokenizer.chat_template is None:
+    def _row(self, asked: list[Asked]) -> tuple[Encoded, list[Asked]]:
+        """The last reply, with those before it that stand in its prompt as they are sampled; and the other ones."""
+        last, prompt = asked[-1]
+        row = self._joined(last, prompt)
+        if len(row.ids) == len(prompt.ids) or row.ids[-1] not in self.template.ends:
+            row.ids.append(self._stop())
+        mask = [i >= len(prompt.ids) for i in range(len(row.ids))]
+        ends, others = {row.ids[-1]}, list[Asked]()
+        for reply, before in asked[:-1]:
+            first, stop = len(before.ids), bisect_left(row.places, len(reply.prompt + reply.said), key=itemgetter(0))
+            same = last.prompt.startswith(reply.prompt + reply.said) and row.ids[:first] == before.ids
+            if same and first < stop and row.ids[stop - 1] in self.template.ends:
+                mask[first:stop] = [True] * (stop - first)
+                ends.add(row.ids[stop - 1])
+            else:
+                others.append((reply, before))
+        self._seen_ends |= ends
+        return Encoded(row.ids, mask, True), others
+
+    def _joined(self, reply: Reply, prompt: Tokens) -> Tokens:
+        """A reply after its prompt, whose tokens are as for sampling even where one would join both."""
+        whole = self._tokens(reply.prompt + reply.said)
+        if whole.ids[: len(prompt.ids)] == prompt.ids:
+            return whole
+        self.counts["tokens across the border"] += 1
+        said, shift = self._tokens(reply.said), len(reply.prompt)
+        return Tokens(prompt.ids + said.ids, prompt.places + [(a + shift, b + shift) for a, b in said.places])
+
+    def _tokens(self, text: str) -> Tokens:
+        """Of a rendered text, which brings its special tokens along."""
+        encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        return Tokens(list(encoded.input_ids), list(encoded["offset_mapping"]))
+
+    def _finish(self, row: Encoded, longest: int, name: str) -> Encoded | None:
+        """Within max_length; answers that are compared, the longest of `longest` tokens, keep the same prompt."""
+        tokens, mask = row.tokens, [False, *row.mask[1:]]  # nothing predicts a first token
+        self._check_doubles(tokens, name)
+        if not any(mask):
             raise ValueError(
-                "the data are conversations and the tokenizer has no chat template; set encoding.template to "
-                f"{', '.join(TEMPLATES)} or a Jinja file"
+                f"row {name}: no token is left to learn from; its text: {self.tokenizer.decode(tokens)!r:.120}"
             )
-        turns = [{"role": m.role, "content": m.content} for m in messages]
-        if not turns:
-            return ""
-        return str(self.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=generate))
-
-    def _finish(self, tokens: list[int], mask: list[bool], whole: bool, longest: int, name: str) -> Encoded | None:
-        """Within max_length; answers of one example, the longest of `longest` tokens, keep the same prompt."""
-        for special in (self.tokenizer.bos_token_id, self._stop()):
-            if special is not None and any(a == b == special for a, b in pairwise(tokens)):
-                raise ValueError(f"row {name}: token {special} stands twice in a row; the template adds it as well")
-        if mask[0]:  # nothing predicts a first token
-            mask = [False, *mask[1:]]
-        first = mask.index(True) if any(mask) else len(mask)
+        first = mask.index(True)
         kept = self._fit(tokens[:first], tokens[first:], self.encoding.max_length, name, longest)
         if kept is None:
             return None
@@ -205,7 +214,14 @@ class Codec:
         start = first - len(prompt)
         supervised = mask[start : start + len(prompt) + len(answer)]
         self.counts["rows"] += 1
-        return Encoded(prompt + answer, supervised, whole and len(answer) == len(tokens) - first)
+        return Encoded(prompt + answer, supervised, row.complete and len(answer) == len(tokens) - first)
+
+    def _check_doubles(self, tokens: Sequence[int], name: str) -> None:
+        for special in (self.tokenizer.bos_token_id, self._stop()):
+            if special is not None and any(a == b == special for a, b in pairwise(tokens)):
+                raise ValueError(
+                    f"row {name}: token {special} stands twice in a row; the template adds it as well, or a text has it"
+                )
 
     def _fit(
         self, prompt: list[int], answer: list[int], room: int, name: str, longest: int
@@ -235,14 +251,18 @@ class Codec:
         return stop
 
     def stops(self) -> set[int]:
-        """EOS and, where the chat template ends a turn with another special token, that one."""
-        if self._turn_end is None and self.tokenizer.chat_template is not None:
-            turn = self._render([Message("user", "x"), Message("assistant", "x")])
-            last = self.tokenizer(turn.rstrip(), add_special_tokens=False).input_ids[-1]
-            others = (self.tokenizer.bos_token_id, self.tokenizer.unk_token_id, self.tokenizer.pad_token_id)
-            is_end = last in self.tokenizer.all_special_ids and last not in others
-            self._turn_end = last if is_end else self._stop()
-        return {self._stop()} if self._turn_end is None else {self._stop(), self._turn_end}
+        """EOS and the special tokens that end the assistant's turns in the chat template."""
+        ends = {self._stop(), *self._seen_ends}
+        if self.tokenizer.chat_template is not None and self.template.turn_end:
+            ends |= set(self._tokens(self.template.turn_end).ids)
+        return ends
+
+    def _without_end(self, row: Encoded) -> Encoded:
+        """An answer that was cut by length."""
+        num = len(row.tokens)
+        while num and row.tokens[num - 1] in self.stops():
+            num -= 1
+        return replace(row, tokens=row.tokens[:num], mask=row.mask[:num], complete=False)
 
     def _without_stop(self, tokens: list[int]) -> list[int]:
         return tokens[:-1] if tokens and tokens[-1] == self.tokenizer.eos_token_id else tokens
