@@ -11,6 +11,8 @@ from typing import Literal, NamedTuple, Protocol, Self
 import torch
 from torch import Tensor
 
+from clew.failure import memory_for
+
 Averaging = Literal["token", "sequence", "fixed"]
 
 
@@ -166,6 +168,7 @@ class Model(Protocol):
     def evaluate(self, batch: Batch) -> Outputs: ...
 
 
+@memory_for("reading rows", advice="lower learner.max_tokens, for `clew evaluate` max_batch_tokens")
 @torch.no_grad()
 def evaluate(model: Model, batch: Batch, *, max_tokens: int) -> Outputs:
     """`model.evaluate` without gradient, over micro-batches, put together again."""

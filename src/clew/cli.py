@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -128,7 +129,7 @@ def main() -> None:
         app()
     except SystemExit as stop:
         if stop.code == INTERRUPTED:
-            typer.echo("stopped; the same command goes on from there", err=True)
+            typer.echo(f"stopped; the same command goes on from there: {shlex.join(['clew', *sys.argv[1:]])}", err=True)
         raise
     except Exception as error:
         ours = type(error).__module__.startswith(("clew.", "safetensors"))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 
@@ -22,21 +22,6 @@ class Config(BaseModel):
     """Base of every configuration: frozen, unknown keys refused, attribute docstrings as help."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=())
-
-
-class Training(Config):
-    """What every training recipe has."""
-
-    out: str
-    """The run directory."""
-    seed: int = 0
-    save_every: int = 100
-    """Steps between checkpoints; the last step always has one."""
-    keep: int | None = 2
-    """Newest checkpoints to keep; null keeps all."""
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """Of the forward pass; weights, losses and optimiser stay float32."""
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
 
 
 class Choice(BaseModel):
@@ -64,6 +49,24 @@ class Choice(BaseModel):
             if option not in allowed:
                 raise ConfigError(f"{self.name} has no option {option!r}{_nearest(option, allowed)}")
         return partial(function, **self.options)
+
+
+class Training(Config):
+    """What every training recipe has."""
+
+    out: str
+    """The run directory."""
+    seed: int = 0
+    save_every: int = Field(default=100, ge=1)
+    """Steps between checkpoints; the last step always has one."""
+    keep: int | None = Field(default=2, ge=1)
+    """Newest checkpoints to keep; null keeps all."""
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """Of the forward pass; weights, losses and optimiser stay float32."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """auto: a CUDA GPU where there is one, else the CPU."""
+    trackers: tuple[Choice, ...] = ()
+    """Where metrics go besides the console and metrics.jsonl: tensorboard, wandb, trackio, or `module:function`."""
 
 
 def option(bound: "partial[Any]", name: str, default: float) -> float:

@@ -17,6 +17,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shutil
 import signal
 import threading
@@ -26,16 +27,22 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, runtime_checkable
 
 import yaml
 from pydantic import BaseModel
 
 from clew import __version__
+from clew.failure import Failure, check_space, is_out_of_memory, memory_for
+from clew.track import Tracker
 
 STEP_DIGITS = 6
 WORK = ("metrics.jsonl", "samples.jsonl", "journal", "checkpoints", "model", "feedback.sqlite", "result.json")
 """A run without any of these failed before its first step, and may be corrected."""
+HOW = re.compile(
+    r"(^|\.)(trackers(\..*)?|keep|slots|max_batch_tokens|timeout_s|learner\.(max_tokens|gradient_checkpointing))$"
+)
+"""Options that say how a run is computed and watched, not what it computes: they may change while it goes on."""
 
 
 class State(Protocol):
@@ -45,20 +52,20 @@ class State(Protocol):
     def load(self, folder: Path) -> None: ...
 
 
+@runtime_checkable
+class Large(Protocol):
+    """A state whose size on disk matters."""
+
+    def num_bytes(self) -> tuple[int, int]:
+        """Of a checkpoint, and of the model that the run leaves."""
+        ...
+
+
 class NoState:
     """Of a loop whose steps depend on nothing but their number."""
 
     def save(self, folder: Path) -> None: ...
     def load(self, folder: Path) -> None: ...
-
-
-class Tracker(Protocol):
-    """An observer of a run."""
-
-    def begin(self, name: str, total: int, step: int) -> None: ...
-    def log(self, step: int, metrics: Mapping[str, float]) -> None: ...
-    def note(self, message: str) -> None: ...
-    def end(self) -> None: ...
 
 
 class Loop(Protocol):
@@ -73,9 +80,11 @@ class Loop(Protocol):
 class Step:
     """One step of a run, as the loop sees it."""
 
-    def __init__(self, run: "Run", number: int) -> None:
+    def __init__(self, run: "Run", number: int, *, is_saved: bool) -> None:
         self._run = run
         self.number = number
+        self.is_saved = is_saved
+        """A checkpoint follows: the moment to measure on held-out rows, as `heldout/…`."""
         self.metrics: dict[str, float] = {}
 
     def journal(self, compute: Callable[[], list[dict[str, Any]]]) -> list[dict[str, Any]]:
@@ -105,7 +114,7 @@ class RunExists(ValueError):
 class Run:
     """A run directory: new, or of an earlier life of the same configuration.
 
-    Example: `with Run(config, config.out, "sft", [Console()]) as run: …; run.finish()`
+    Example: `with Run(config, config.out, "sft", trackers(config)) as run: …; run.finish()`
 
     Raises RunExists naming the keys that differ when another configuration has made steps there.
     """
@@ -135,18 +144,27 @@ class Run:
     ) -> None:
         for tracker in self.trackers:
             tracker.end()
+        if error is not None and is_out_of_memory(error):
+            with memory_for("loading models, or between steps", advice="take smaller models, or device: cpu"):
+                raise error
+        if isinstance(error, Failure):
+            error.keep(self.folder)
 
     def _claim(self, config: dict[str, Any]) -> None:
         resolved = self.folder / "config.yaml"
         if not self.is_finished and not any((self.folder / name).exists() for name in WORK):
             write_durably(resolved, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
         before = yaml.safe_load(resolved.read_text(encoding="utf-8")) if resolved.exists() else {}
-        changed = differences(before, config)
+        found = differences(before, config)
+        changed = [difference for difference in found if not HOW.search(difference.partition(":")[0])]
         if changed:
             raise RunExists(
                 f"{self.folder} holds a run of another configuration ({'; '.join(changed[:5])}); choose another "
                 "`out`, or delete that folder"
             )
+        if found and not self.is_finished:
+            self.note(f"{self.folder.name}: goes on with {'; '.join(found)}")
+            write_durably(resolved, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
 
     @property
     def model_folder(self) -> Path:
@@ -159,22 +177,24 @@ class Run:
     def steps(self, total: int, state: State, *, save_every: int, keep: int | None) -> Iterator[Step]:
         """The steps still to be done, from the newest checkpoint on; saves every `save_every` and at the end.
 
-        `keep` newest checkpoints stay, None keeps all. Ctrl-C finishes the step, saves, and raises
+        `keep` newest checkpoints and the best one stay, None keeps all. Ctrl-C finishes the step, saves, and raises
         KeyboardInterrupt.
         """
         first = self._restore(state)
+        if isinstance(state, Large) and first < total:
+            self._check_space(state, total - first, save_every, keep)
         self._truncate(first)
         for tracker in self.trackers:
             tracker.begin(self.folder.name, total, first)
         with self._ctrl_c():
             for number in range(first, total):
                 wall, cpu = time.perf_counter(), time.process_time()
-                step = Step(self, number)
+                step = Step(self, number, is_saved=(number + 1) % save_every == 0 or number + 1 == total)
                 yield step
                 self.ledger["wall_seconds"] += time.perf_counter() - wall  # type: ignore[assignment]
                 self.ledger["cpu_seconds"] += time.process_time() - cpu  # type: ignore[assignment]
                 self._log(step)
-                if (number + 1) % save_every == 0 or number + 1 == total or self._interrupted:
+                if step.is_saved or self._interrupted:
                     self._checkpoint(number + 1, state, keep)
                 if self._interrupted:
                     self.note(f"{self.folder.name}: saved after step {number + 1}")
@@ -229,11 +249,27 @@ class Run:
         shutil.rmtree(target, ignore_errors=True)
         building.rename(target)
         _fsync(folder)
+        best = best_checkpoint(self.folder)
         for old in _checkpoints(self.folder)[:-keep] if keep else []:
-            shutil.rmtree(old)
+            if old != best:
+                shutil.rmtree(old)
         for entry in sorted((self.folder / "journal").glob("step-*.jsonl")):
             if int(entry.stem.removeprefix("step-")) < step:
                 entry.unlink()
+
+    def best_checkpoint(self) -> Path:
+        """The checkpoint that did best on held-out rows."""
+        best = best_checkpoint(self.folder)
+        assert best is not None, "the recipe tracks a held-out metric before every checkpoint"
+        return best
+
+    def _check_space(self, state: Large, steps: int, save_every: int, keep: int | None) -> None:
+        """A new checkpoint is whole before the oldest one goes, and the best stays beside the newest `keep`."""
+        checkpoints = -(-steps // save_every)
+        if keep is not None:
+            checkpoints = min(checkpoints, max(1, keep + 2 - len(_checkpoints(self.folder))))
+        checkpoint_bytes, model_bytes = state.num_bytes()
+        check_space(self.folder, checkpoints=checkpoints, checkpoint_bytes=checkpoint_bytes, model_bytes=model_bytes)
 
     def _restore(self, state: State) -> int:
         """Load the newest whole checkpoint; the number of the step to do next."""
@@ -287,6 +323,8 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
     found: list[str] = []
     for key in [*old, *(k for k in new if k not in old)]:
         a, b = old.get(key), new.get(key)
+        if isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
+            a, b = ({str(i): entry for i, entry in enumerate(x)} for x in (a, b))
         if isinstance(a, dict) and isinstance(b, dict):
             found += differences(a, b, f"{prefix}{key}.")
         elif a != b:
@@ -328,6 +366,20 @@ def broken(folder: Path) -> str | None:
     except (OSError, ValueError) as error:
         return str(error)
     return None
+
+
+BEST = {"heldout/accuracy": 1, "heldout/correlation": 1, "heldout/nll": -1}
+"""Held-out metrics that tell checkpoints apart; -1 where less is better."""
+
+
+def best_checkpoint(folder: Path) -> Path | None:
+    """The checkpoint that did best on held-out rows, the earliest of equals; None where nothing was measured."""
+    found: list[tuple[float, int]] = []
+    for line in read_lines(folder / "metrics.jsonl") if (folder / "metrics.jsonl").exists() else []:
+        row = json.loads(line)
+        found += [(sign * row[name], -row["step"]) for name, sign in BEST.items() if name in row]
+    saved = {int(f.name.removeprefix("checkpoint-")): f for f in _checkpoints(folder)}
+    return saved.get(1 - max(found)[1]) if found else None
 
 
 def _checkpoints(folder: Path) -> list[Path]:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from clew.batch import Batch
 from clew.engines.noise import stream_key, uniforms
+from clew.failure import memory_for
 from clew.models.layout import Layout, Options, attend_block
 from clew.models.policy import Policy
 from clew.models.trunk import Trunk
@@ -29,10 +30,13 @@ class LocalEngine:
     """
 
     def __init__(self, policy: Policy, *, slots: int = 64) -> None:
+        if policy.device.type == "mps":
+            raise ValueError("sampling adds up probabilities in float64, which MPS does not have; set device: cpu")
         self.policy = policy
         self.slots = slots
         self.version = 0
 
+    @memory_for("sampling", advice="lower slots")
     @torch.no_grad()
     def generate(self, prompts: Sequence[Prompt], *, n: int, sampling: Sampling, key: tuple[int, int]) -> list[Rollout]:
         """`n` rollouts a prompt, in the order of `prompts`, each ending with a stop token or cut by length.

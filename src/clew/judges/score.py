@@ -2,20 +2,24 @@
 
 import inspect
 import math
-from collections.abc import Callable, Sequence, Sized
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from functools import partial
 from numbers import Real
 from typing import Any
 
+from pydantic import Field
+
 from clew.batch import evaluate
 from clew.config import Choice, Config, ConfigError, import_function
 from clew.data.collate import collate
+from clew.judges.call import Hangs, call_within
 from clew.models.load import load_judge
 from clew.models.policy import Policy
 from clew.models.reward import ScalarModel
 from clew.types import Reward, Rollout, Score
 
-RewardFunction = Callable[..., Sequence[float | None]]
+RewardFunction = Callable[..., Sequence[float | None] | Awaitable[Sequence[float | None]]]
+TIMEOUT_S = 1800.0
 
 
 class RewardSource(Config):
@@ -28,6 +32,8 @@ class RewardSource(Config):
     weight: float = 1.0
     clip: float | None = None
     """Bound on the absolute value, before the weight."""
+    timeout_s: float | None = Field(default=TIMEOUT_S, gt=0)
+    """For one call of the function, in a thread of its own; null waits for ever, and calls it in the main thread."""
 
 
 def make_reward(sources: Sequence[RewardSource], policy: Policy, *, max_tokens: int = 16384) -> Reward:
@@ -60,7 +66,7 @@ def _make_one(source: RewardSource, policy: Policy, max_tokens: int) -> Reward:
     if source.model is not None:
         return partial(score_with_model, load_judge(source.model, policy), max_tokens=max_tokens)
     assert source.function is not None
-    return function_reward(import_function(source.function.name), **source.function.options)
+    return function_reward(import_function(source.function.name), source.timeout_s, **source.function.options)
 
 
 def _name(source: RewardSource, i: int) -> str:
@@ -77,32 +83,53 @@ def score_with_model(model: ScalarModel, rollouts: Sequence[Rollout], *, max_tok
     return [Score((s - model.centre) / model.scale) for s in scores.tolist()]
 
 
-def function_reward(function: RewardFunction, **options: Any) -> Reward:
-    """A plain function as a Reward: prompts and completions as lists of text, dataset columns as keyword lists.
+def function_reward(function: RewardFunction, timeout_s: float | None = TIMEOUT_S, /, **options: Any) -> Reward:
+    """A function, plain or async, as a Reward: prompts and completions as lists of text, columns as keyword lists.
 
     The reward raises ValueError when the function returns other than one finite number or None each, RuntimeError
-    when the function raises.
+    when the function raises, Hangs when it does not return in time.
     """
     parameters = inspect.signature(function).parameters.values()
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
     wanted = {p.name for p in parameters}
+    needed = [
+        p.name for p in parameters if p.default is p.empty and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
+    ]
     name = getattr(function, "__name__", repr(function))
 
     def reward(rollouts: Sequence[Rollout]) -> list[Score]:
-        columns = {key for r in rollouts for key in r.info if takes_any or key in wanted}
+        there = {key for r in rollouts for key in r.info}
+        columns = there if takes_any else there & wanted
+        missing = [key for key in needed[2:] if key not in columns and key not in options]
+        if missing:
+            raise ValueError(f"reward {name} needs the column {missing[0]!r}; the data's columns: {sorted(there)}")
         texts = [r.prompt for r in rollouts], [r.text for r in rollouts]
         extra = {key: [r.info.get(key) for r in rollouts] for key in sorted(columns)}
+        asked = f"reward {name}, asked about {len(rollouts)} completions of {_prompts(rollouts)},"
         try:
-            values = function(*texts, **extra, **options)
+            values = call_within(timeout_s, partial(function, *texts, **extra, **options), asked)
+        except Hangs:
+            raise
         except Exception as error:
-            says = f"reward {name} raised {type(error).__name__} for {len(rollouts)} completions: {error}"
+            says = f"reward {name} raised {type(error).__name__} for {len(rollouts)} completions: {error}{_hint(error)}"
             raise RuntimeError(says) from error
-        if not isinstance(values, Sized) or len(values) != len(rollouts):
-            got = f"{len(values)} values" if isinstance(values, Sized) else repr(values)
+        if not isinstance(values, Collection) or len(values) != len(rollouts):
+            got = f"{len(values)} values" if isinstance(values, Collection) else repr(values)
             raise ValueError(f"reward {name} returned {got} for {len(rollouts)} completions; expected one each")
         return [_checked(value, name, rollout) for value, rollout in zip(values, rollouts, strict=True)]
 
     return reward
+
+
+def _prompts(rollouts: Sequence[Rollout]) -> str:
+    """The first prompts, short enough to be read."""
+    shown = [repr(text[:60]) for text in dict.fromkeys(r.prompt for r in rollouts)]
+    return ", ".join(shown[:3]) + (f" and {len(shown) - 3} other prompts" if len(shown) > 3 else "")
+
+
+def _hint(error: Exception) -> str:
+    """`signal.alarm`, by which some functions limit themselves, works in the main thread alone."""
+    return "; set timeout_s: null to call it in the main thread" if "main thread" in str(error) else ""
 
 
 def _checked(value: float | None, name: str, rollout: Rollout) -> Score:

@@ -7,6 +7,7 @@ from typing import Any, Protocol, cast
 
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from clew.learn.learner import Learner
 
@@ -29,6 +30,14 @@ class TrainState:
     def __init__(self, learners: Mapping[str, Learner], values: dict[str, float] | None = None) -> None:
         self.learners = learners
         self.values = values if values is not None else {}
+
+    def num_bytes(self) -> tuple[int, int]:
+        """Of a checkpoint, with AdamW's two numbers a parameter, and of the model that the run leaves, in float32."""
+        trained = sum(
+            p.numel() * p.element_size() for learner in self.learners.values() for p in learner.named.values()
+        )
+        first = cast(nn.Module, next(iter(self.learners.values())).model)
+        return 3 * trained, 4 * sum(p.numel() for p in first.parameters())
 
     def save(self, folder: Path) -> None:
         counts: dict[str, Any] = {}

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from clew.batch import Batch, Metric, Model, Objective, Term, reduce_metrics
 from clew.config import Config
+from clew.failure import memory_for
+from clew.learn.not_finite import NotFinite, item_at_fault
 from clew.learn.schedule import Schedule, rate_at
 
 
@@ -46,8 +48,9 @@ class Checkpointable(Protocol):
     def checkpoint_activations(self) -> None: ...
 
 
-class NotFinite(ArithmeticError):
-    """A loss or gradient is NaN or infinite; the weights are as before the step."""
+LESS_MEMORY = (
+    "lower learner.max_tokens, set learner.gradient_checkpointing: true, train with lora, or lower encoding.max_length"
+)
 
 
 class Learner:
@@ -78,17 +81,18 @@ class Learner:
             eps=optimiser.eps,
         )
 
+    @memory_for("a step of training", advice=LESS_MEMORY)
     def step(self, *parts: Part) -> dict[str, float]:
         """One update from the sum of all parts' terms; metrics of the step, with `lr` and `grad_norm`.
 
-        Raises NotFinite, naming the first row at fault, before any weight changes.
+        Raises NotFinite, naming the first row at fault, before any weight changes; OutOfMemory.
         """
         metrics = self.accumulate(*parts)
         norm = nn.utils.clip_grad_norm_(self.named.values(), self.options.clip)
         if not torch.isfinite(norm) or not all(math.isfinite(v) for k, v in metrics.items() if k.startswith("loss/")):
-            says = self._culprit(parts)
+            found = self._culprit(parts)
             self.optimiser.zero_grad(set_to_none=True)
-            raise NotFinite(says)
+            raise found
         rate = rate_at(self.steps, self.total_steps, self.options)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
@@ -130,7 +134,7 @@ class Learner:
             metrics.append(Metric(f"loss/{term.name}", value, one, "sum"))
         return terms, metrics
 
-    def _culprit(self, parts: Sequence[Part]) -> str:
+    def _culprit(self, parts: Sequence[Part]) -> NotFinite:
         """Which row makes the loss or its gradient infinite: each item is tried alone."""
         for batch, objectives in _by_batch(parts):
             for i in range(batch.num_items):
@@ -141,12 +145,11 @@ class Learner:
                 loss.backward()
                 grads = [p.grad for p in self.named.values() if p.grad is not None]
                 if not torch.isfinite(loss) or not all(bool(torch.isfinite(g).all()) for g in grads):
-                    return (
-                        f"step {self.steps}: loss {float(loss.detach())} or its gradient is not finite for item {i} of "
-                        f"{batch.num_items}, tokens {alone.tokens[0, :12].tolist()}…; nothing was changed. Lower lr "
-                        "or look at that row"
-                    )
-        return f"step {self.steps}: the gradient is not finite though every item's is; nothing was changed; lower lr"
+                    place = f"step {self.steps}", f"item {i} of {batch.num_items}"
+                    return item_at_fault(*place, float(loss.detach()), alone, self.model)
+        return NotFinite(
+            f"step {self.steps}: the gradient is not finite though every item's is; nothing was changed; lower lr"
+        )
 
     @contextmanager
     def _training(self) -> Iterator[None]:

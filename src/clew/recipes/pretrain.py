@@ -10,8 +10,8 @@ from clew.data.sources import Source, load_examples, step_indices
 from clew.learn.checkpoint import TrainState
 from clew.learn.learner import Learner, Optimiser, Part
 from clew.losses.token import nll
-from clew.models.fresh import SPECIAL, Architecture, Vocabulary, learn_tokenizer, new_policy
 from clew.models.device import pick_device
+from clew.models.fresh import SPECIAL, Architecture, Vocabulary, learn_tokenizer, new_policy
 from clew.runs import Loop, Run
 from clew.track import trackers
 

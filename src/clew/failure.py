@@ -1,0 +1,71 @@
+"""How a run fails: with what it was doing, what to change, and a file of evidence where that helps. No torch."""
+
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+
+class Failure(Exception):
+    """Stops a run. `evidence` is text by file name; the run keeps it in its directory and the message names it."""
+
+    def __init__(self, message: str, evidence: Mapping[str, str] | None = None) -> None:
+        super().__init__(message)
+        self.evidence = dict(evidence or {})
+        self.kept: list[Path] = []
+
+    def keep(self, folder: Path) -> None:
+        """Write the evidence; where even that fails (a full disk), the message alone has to do."""
+        for name, text in self.evidence.items():
+            with suppress(OSError):
+                (folder / name).write_text(text, encoding="utf-8")
+                self.kept.append(folder / name)
+
+    def __str__(self) -> str:
+        message = super().__str__()
+        return f"{message}. See {', '.join(map(str, self.kept))}" if self.kept else message
+
+
+class OutOfMemory(Failure):
+    """Of a GPU or of the machine."""
+
+
+class NoSpace(Failure):
+    """The disk is too small for what the run will write."""
+
+
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "CUBLAS_STATUS_ALLOC_FAILED")
+"""What PyTorch says on CUDA, MPS and Linux, on Windows, and in cuBLAS: it has an exception type for CUDA alone."""
+
+
+def is_out_of_memory(error: BaseException | None) -> bool:
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and any(says in str(error) for says in OUT_OF_MEMORY)
+    )
+
+
+@contextmanager
+def memory_for(doing: str, *, advice: str) -> Iterator[None]:
+    """Say what needed the memory, and which settings need less. Raises OutOfMemory."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        wanted = re.search(r"tried to allocate ([\d.]+ \w+)", str(error), re.IGNORECASE)
+        more = f" ({wanted[1]} more were wanted)" if wanted else ""
+        raise OutOfMemory(
+            f"out of memory while {doing}{more}; {advice}. Then the same command goes on from the last checkpoint"
+        ) from error
+
+
+def check_space(folder: Path, *, checkpoints: int, checkpoint_bytes: int, model_bytes: int) -> None:
+    """Before the first step: the folder's disk holds the checkpoints still to come and the model. Raises NoSpace."""
+    needed, free = checkpoints * checkpoint_bytes + model_bytes, shutil.disk_usage(folder).free
+    if needed > free:
+        raise NoSpace(
+            f"{folder} will take {needed / 1e9:,.1f} GB ({checkpoints} checkpoints of {checkpoint_bytes / 1e9:,.1f} GB "
+            f"and a model of {model_bytes / 1e9:,.1f} GB), and {free / 1e9:,.1f} GB are free there; free some space, "
+            "lower `keep`, or choose another `out`"
+        )
