@@ -77,7 +77,7 @@ def test_a_head_that_was_not_saved_is_noticed(model_folder, tmp_path):
     model.save(tmp_path / "rm")
     check_reload(model, ROWS, tmp_path / "rm")
     model.module.score.weight.data += 1.0
-    with pytest.raises(ReloadMismatch, match="the head was not saved"):
+    with pytest.raises(ReloadMismatch, match="what was trained was not saved"):
         check_reload(model, ROWS, tmp_path / "rm")
 
 

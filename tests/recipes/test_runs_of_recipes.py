@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from clew.config import ConfigError
@@ -27,7 +28,7 @@ def test_sft_learns_and_leaves_a_model(world, tmp_path):
     assert [r["step"] for r in rows] == list(range(45))
     assert sum(r["loss/nll"] for r in rows[-5:]) < 0.9 * sum(r["loss/nll"] for r in rows[:5])
     assert 0 < rows[0]["supervised_token_fraction"] < 1
-    assert json.loads((out / "result.json").read_text())["heldout_nll"] < rows[0]["loss/nll"]
+    assert json.loads((out / "result.json").read_text())["heldout"]["nll"] < rows[0]["loss/nll"]
     AutoModelForCausalLM.from_pretrained(out / "model")
     info = json.loads((out / "run.json").read_text())
     assert info["state"] == "finished"
@@ -65,7 +66,8 @@ def test_reward_models_learn_from_every_kind_of_label(world, tmp_path, loss, dat
     rows = metrics(out)
     key = next(k for k in rows[0] if k in ("loss/rank", "loss/point"))
     assert sum(r[key] for r in rows[-5:]) < sum(r[key] for r in rows[:5])
-    found = json.loads((out / "result.json").read_text())["heldout_accuracy"]
+    measured = json.loads((out / "result.json").read_text())["heldout"]
+    found = measured.get("accuracy", measured.get("correlation"))
     assert found > (0.55 if key == "loss/rank" else 0.1)
     saved = json.loads((out / "model" / "clew.json").read_text())
     assert saved["scale"] > 0
@@ -90,7 +92,7 @@ def test_preference_losses_fall_from_the_reference_on(world, tmp_path, loss):
     if loss not in ("simpo", "orpo", "kto"):
         assert rows[0]["rewards/margins"] == pytest.approx(0, abs=1e-3)
     assert sum(r["loss/pair"] for r in rows[-10:]) < sum(r["loss/pair"] for r in rows[:10])
-    assert json.loads((out / "result.json").read_text())["heldout_accuracy"] > 0.5
+    assert json.loads((out / "result.json").read_text())["heldout"]["accuracy"] > 0.5
 
 
 RL = {
@@ -347,3 +349,33 @@ def test_reference_free_losses_report_their_own_rewards(world, tmp_path):
     first = metrics(out)[0]
     assert first["rewards/margins"] != 0
     assert first["rewards/chosen"] < 0
+
+
+BEST = {"sft": "demonstrations", "reward": "pairs", "preference": "pairs"}
+
+
+@pytest.mark.parametrize("name", BEST)
+def test_the_best_checkpoint_on_held_out_rows_is_kept_and_taken(name, world, tmp_path):
+    """The rate explodes after the first steps: the last checkpoint is not the best."""
+    heldout = {"path": world[BEST[name]], "part": "heldout", "heldout": 0.3}
+    values = configured(name, world) | {
+        "heldout": heldout, "data": {**heldout, "part": "train"}, "save_every": 2, "keep": 1, "epochs": 2.0,
+        "learner": {"lr": 0.5, "schedule": "constant", "warmup": 0.5},
+    }  # fmt: skip
+    out = run_recipe(name, tmp_path / "best", values | {"result": "best"})
+    metric = "heldout/nll" if name == "sft" else "heldout/accuracy"
+    sign = 1 if name == "sft" else -1
+    measured = {row["step"] + 1: row[metric] for row in metrics(out) if metric in row}
+    best = min(measured, key=lambda step: (sign * measured[step], step))
+    assert best != max(measured), "the world of this test no longer has a better checkpoint before the last"
+    kept = sorted(f.name for f in (out / "checkpoints").iterdir())
+    assert kept == sorted({f"checkpoint-{best:06}", f"checkpoint-{max(measured):06}"})
+    taken = load_file(out / "model" / "model.safetensors")
+    assert all(w.equal(taken[k]) for k, w in load_file(out / "checkpoints" / kept[0] / "model.safetensors").items())
+    result = json.loads((out / "result.json").read_text())["heldout"]
+    assert result[metric.removeprefix("heldout/")] == pytest.approx(measured[best], abs=1e-5)
+
+
+def test_best_needs_rows_to_go_by(world, tmp_path):
+    with pytest.raises(ConfigError, match="result: best goes by held-out rows, and `heldout` names none"):
+        run_recipe("sft", tmp_path / "run", configured("sft", world) | {"result": "best"})

@@ -1,13 +1,14 @@
 """Rows of tokens to a Batch. Rows may be encoded answers or rollouts: whatever has tokens and a mask."""
 
 from collections.abc import Sequence
+from itertools import combinations
 from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
 
 from clew.batch import Batch
-from clew.data.chat import Encoded
+from clew.data.chat import Encoded, Item
 
 
 class TokenRow(Protocol):
@@ -47,6 +48,16 @@ def collate(
         item=item,
         rank=rank,
     )
+
+
+def pairs_of(items: list[Item]) -> list[Item]:
+    """Every two different answers of which one ranks better."""
+    return [
+        (example, [rows[i], rows[j]])
+        for example, rows in items
+        for i, j in combinations(range(len(example.ranks)), 2)
+        if example.ranks[i] < example.ranks[j] and rows[i].tokens != rows[j].tokens
+    ]
 
 
 def mismatched(rows: Sequence[Encoded], *, max_length: int) -> list[Encoded]:

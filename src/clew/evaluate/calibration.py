@@ -85,6 +85,19 @@ def accuracy(margins: Sequence[float], groups: Sequence[Hashable] | None = None,
     return grouped_mean_interval(right, range(len(right)) if groups is None else groups, seed=seed)
 
 
+def described(margins: Sequence[float], groups: Sequence[Hashable] | None = None) -> dict[str, float]:
+    """Accuracy with its interval, calibration error and number of pairs, for a file of results."""
+    right = accuracy(margins, groups)
+    error = expected_calibration_error(*pair_confidence(margins))
+    return {
+        "accuracy": right.value,
+        "accuracy_low": right.low,
+        "accuracy_high": right.high,
+        "calibration_error": error,
+        "pairs": len(margins),
+    }
+
+
 def grouped_mean_interval(
     values: Sequence[float], groups: Sequence[Hashable], *, seed: int = 0, resamples: int = 2000
 ) -> Interval:

@@ -19,7 +19,7 @@ from transformers import (
 from transformers.utils import logging as hub_logging
 
 from clew.batch import evaluate
-from clew.config import ConfigError, Training
+from clew.config import ConfigError
 from clew.models.adapter import Adapter, LoRA, base_of, has_head, is_adapter, open_weights
 from clew.models.device import Device, pick_device
 from clew.models.policy import Policy
@@ -29,22 +29,6 @@ from clew.models.reward import PAD, ScalarModel, give_pad_token
 from clew.models.trunk import Precision, Trunk
 
 L = TypeVar("L", Policy, ScalarModel)
-
-
-class FineTuning(Training):
-    """What every recipe has that improves a model."""
-
-    model: str
-    """Folder or hub name of the model to start from."""
-    lora: LoRA | None = None
-    """Learn in low-rank adapters, the model itself frozen."""
-
-
-def start_policy(config: FineTuning) -> Policy:
-    """The policy that a recipe improves."""
-    return load_policy(
-        config.model, precision=config.precision, device=config.device, lora=config.lora, seed=config.seed
-    )
 
 
 def load_policy(

@@ -1,6 +1,6 @@
-"""What was saved is what was trained: a fresh process loads a reward model and must give the same scores.
+"""What was saved is what was trained: a fresh process, with plain transformers, must say of rows what we say.
 
-python -m clew.models.reload FOLDER   reads rows of token ids as JSON, writes scores as JSON
+python -m clew.models.reload FOLDER   reads rows of token ids as JSON, writes a score or log-probability each as JSON
 """
 
 import json
@@ -11,22 +11,28 @@ from pathlib import Path
 
 import torch
 
-from clew.batch import evaluate
+from clew.batch import Model, evaluate
 from clew.data.collate import TokenRow, collate
-from clew.models.reward import ScalarModel
 
 
 class ReloadMismatch(RuntimeError):
-    """A saved model does not give the scores it gave before it was saved."""
+    """A saved model does not say what it said before it was saved."""
 
 
-def check_reload(model: ScalarModel, rows: Sequence[TokenRow], folder: Path, *, tolerance: float = 1e-4) -> None:
-    """Compare scores of rows with those that `AutoModelForSequenceClassification` gives in another process."""
-    expected = evaluate(model, collate([[row] for row in rows]), max_tokens=1 << 20).scores
+def check_reload(model: Model, rows: Sequence[TokenRow], folder: Path, *, tolerance: float = 1e-4) -> None:
+    """Compare what a model says of rows with what plain transformers makes of `folder` in another process.
+
+    A reward model's scores, or a policy's log-probabilities at temperature 1, summed over all that is scored. Raises
+    ReloadMismatch; `tolerance` is relative to the largest value, at least to 1.
+    """
+    batch = collate([[row] for row in rows])
+    outputs = evaluate(model, batch, max_tokens=1 << 20)
+    expected = batch.per_row(outputs.logps.cpu()) if outputs.logps is not None else outputs.scores
     assert expected is not None
+    asked = [[list(row.tokens), row.mask.index(True) if any(row.mask) else len(row.mask)] for row in rows]
     answer = subprocess.run(
         [sys.executable, "-m", "clew.models.reload", str(folder)],
-        input=json.dumps([list(row.tokens) for row in rows]),
+        input=json.dumps(asked),
         capture_output=True,
         text=True,
         check=False,
@@ -36,23 +42,34 @@ def check_reload(model: ScalarModel, rows: Sequence[TokenRow], folder: Path, *, 
     found = torch.tensor(json.loads(answer.stdout))
     gap = (found - expected.cpu()).abs()
     if not bool((gap <= tolerance * expected.abs().max().cpu().clamp(min=1)).all()):
+        worst = int(gap.argmax())
         raise ReloadMismatch(
-            f"{folder}: row {int(gap.argmax())} scores {found[gap.argmax()]:.6f} after reloading and "
-            f"{expected[gap.argmax()]:.6f} before; the head was not saved as it was trained"
+            f"{folder}: of row {worst} it says {found[worst]:.6f} after reloading and {expected[worst]:.6f} before; "
+            "what was trained was not saved"
         )
 
 
-def _score_rows(folder: str, rows: list[list[int]]) -> list[float]:
-    """Scores by plain transformers, padded as anyone would pad."""
-    from transformers import AutoModelForSequenceClassification
+@torch.no_grad()
+def _said(folder: str, rows: list[tuple[list[int], int]]) -> list[float]:
+    """By plain transformers, padded as anyone would pad: scores, or log-probability from each row's first place on."""
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
-    model = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=1, dtype=torch.float32).eval()
-    pad, width = model.config.pad_token_id, max(map(len, rows))
-    ids = torch.tensor([row + [pad] * (width - len(row)) for row in rows])
-    mask = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows])
-    with torch.no_grad():
-        return model(input_ids=ids, attention_mask=mask).logits[:, 0].tolist()
+    architectures = AutoConfig.from_pretrained(folder).architectures or []
+    scalar = any(name.endswith("ForSequenceClassification") for name in architectures)
+    if scalar:
+        model = AutoModelForSequenceClassification.from_pretrained(folder, num_labels=1, dtype=torch.float32).eval()
+        pad = model.config.pad_token_id
+    else:
+        model, pad = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval(), 0
+    width = max(len(tokens) for tokens, _ in rows)
+    ids = torch.tensor([tokens + [pad] * (width - len(tokens)) for tokens, _ in rows])
+    real = torch.tensor([[1] * len(tokens) + [0] * (width - len(tokens)) for tokens, _ in rows])
+    logits = model(input_ids=ids, attention_mask=real).logits
+    if scalar:
+        return logits[:, 0].tolist()
+    logps = logits[:, :-1].log_softmax(-1).gather(2, ids[:, 1:, None])[:, :, 0]
+    return [float(logps[i, first - 1 : len(tokens) - 1].sum()) for i, (tokens, first) in enumerate(rows)]
 
 
 if __name__ == "__main__":
-    json.dump(_score_rows(sys.argv[1], json.load(sys.stdin)), sys.stdout)
+    json.dump(_said(sys.argv[1], json.load(sys.stdin)), sys.stdout)

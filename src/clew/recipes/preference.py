@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 from functools import partial
-from itertools import combinations
 
 import torch
 from torch import Tensor
@@ -10,14 +9,16 @@ from torch import Tensor
 from clew.batch import Batch, Metric, Model, Objective, Outputs, Term, evaluate, item_weights
 from clew.config import Choice, ConfigError, option
 from clew.data.chat import Codec, Encoding, Item
-from clew.data.collate import collate, mismatched
+from clew.data.collate import collate, mismatched, pairs_of
 from clew.data.sources import Source, load_examples, step_indices
+from clew.evaluate.calibration import described
 from clew.learn.checkpoint import TrainState
+from clew.learn.finetuning import HeldOut, start_policy, take_result
 from clew.learn.invariants import check_loss_at_reference, check_reference, check_rows
 from clew.learn.learner import Learner, Optimiser, Part
 from clew.losses.pair import PAIR_LOSSES, REFERENCE_FREE, PairLogps, expected_loss, implicit_rewards
 from clew.losses.single import kto, mismatched_kl
-from clew.models.load import FineTuning, merged, start_policy
+from clew.models.load import merged
 from clew.models.reference import load_reference
 from clew.runs import Loop, Run
 from clew.track import trackers
@@ -25,13 +26,11 @@ from clew.track import trackers
 LOSSES = {**PAIR_LOSSES, "kto": kto}
 
 
-class Preference(FineTuning):
+class Preference(HeldOut):
     reference: str | None = None
     """The frozen reference: the model this run starts from when absent, else a folder or hub name."""
     data: Source
     """Pairs; rankings become all their pairs; for kto, answers with a true or false label, or pairs."""
-    heldout: Source | None = None
-    """Pairs to report the implicit reward's accuracy on at the end."""
     encoding: Encoding = Encoding()
     loss: Choice = Choice(name="dpo")
     """dpo, robust_dpo, ipo, ipo_mean, hinge, apo_zero, apo_down, simpo, orpo, kto."""
@@ -53,17 +52,18 @@ def run(config: Preference) -> None:
         run.note(f"preference: {dict(codec.counts)}")
         policy.stop_at(codec.stops())
         check_rows([row for _, rows in (*items, *held) for row in rows], policy.stop_ids, policy.trunk.context)
-        train(policy, reference, items, config, run)
+        train(policy, reference, items, held, config, run)
+        take_result(config, policy, run)
         merged(policy, run.model_folder).save(run.model_folder)
         if held:
-            run.write("result.json", {"heldout_accuracy": accuracy(policy, reference, held, config)})
+            run.write("result.json", {"heldout": judged(policy, held, summed_logps(reference, held, config), config)})
         run.finish()
 
 
-def train(policy: Model, reference: Model, items: list[Item], config: Preference, run: Loop) -> None:
+def train(policy: Model, reference: Model, items: list[Item], held: list[Item], config: Preference, run: Loop) -> None:
     total = max(1, round(config.epochs * len(items) / config.batch))
     learner = Learner(policy, config.learner, total_steps=total)
-    refs = summed_logps(reference, items, config)
+    refs, held_refs = summed_logps(reference, items, config), summed_logps(reference, held, config)
     loss = config.loss.bind(LOSSES)
     objective = kto_objective(loss) if loss.func is kto else pair_objective(loss)
     for step in run.steps(total, TrainState({"policy": learner}), save_every=config.save_every, keep=config.keep):
@@ -74,6 +74,9 @@ def train(policy: Model, reference: Model, items: list[Item], config: Preference
         if step.number == 0:
             check_step_0(policy, loss, batch, config)
         step.track(learner.step(Part(batch, objective)))
+        if step.is_saved and held:
+            found = judged(policy, held, held_refs, config)
+            step.track({f"heldout/{name}": value for name, value in found.items()})
         run.account(learner.spent())
 
 
@@ -92,16 +95,6 @@ def arranged(items: list[Item], config: Preference) -> list[Item]:
             f"kto needs answers labelled true or false, or pairs ({config.data.path}), and a batch over 1"
         )
     return singles
-
-
-def pairs_of(items: list[Item]) -> list[Item]:
-    """Every two different answers of which one ranks better."""
-    return [
-        (example, [rows[i], rows[j]])
-        for example, rows in items
-        for i, j in combinations(range(len(example.ranks)), 2)
-        if example.ranks[i] < example.ranks[j] and rows[i].tokens != rows[j].tokens
-    ]
 
 
 def make_batch(items: list[Item]) -> Batch:
@@ -189,10 +182,11 @@ def check_step_0(policy: Model, loss: partial[Tensor], batch: Batch, config: Pre
         check_loss_at_reference(loss(pair), loss(pair._replace(chosen=pair.ref_chosen, rejected=pair.ref_rejected)))
 
 
-def accuracy(policy: Model, reference: Model, pairs: list[Item], config: Preference) -> float:
-    """How often the implicit reward prefers the chosen answer; equal counts half."""
-    ours, theirs = (torch.stack(summed_logps(model, pairs, config)) for model in (policy, reference))
+def judged(policy: Model, pairs: list[Item], refs: list[Tensor], config: Preference) -> dict[str, float]:
+    """How often, and how surely, the implicit reward prefers the chosen answers of pairs with these reference logps."""
     lengths = torch.tensor([[sum(row.mask) for row in rows] for _, rows in pairs])
-    pair = PairLogps(*ours.unbind(1), *theirs.unbind(1), *lengths.unbind(1))
+    columns = torch.stack(summed_logps(policy, pairs, config)), torch.stack(refs), lengths
+    pair = PairLogps(*(x for column in columns for x in column.unbind(1)))
     chosen, rejected = implicit_rewards(pair, LOSSES.get(config.loss.name))
-    return float(((chosen > rejected) + 0.5 * (chosen == rejected)).mean())
+    margins = option(config.loss.bind(LOSSES), "beta", 1.0) * (chosen - rejected)
+    return described(margins.tolist(), [example.id for example, _ in pairs])

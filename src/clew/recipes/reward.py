@@ -11,12 +11,14 @@ from clew.config import Choice, ConfigError
 from clew.data.chat import Codec, Encoding, Item
 from clew.data.collate import collate
 from clew.data.sources import Source, load_examples, step_indices
+from clew.evaluate.calibration import described
 from clew.learn.checkpoint import TrainState
+from clew.learn.finetuning import HeldOut, take_result
 from clew.learn.invariants import check_rows
 from clew.learn.learner import Learner, Optimiser, Part
 from clew.losses.rank import RANK_LOSSES, Ranked, centring
 from clew.losses.single import POINT_LOSSES, ordered_cuts, ordinal
-from clew.models.load import FineTuning, load_scalar, merged
+from clew.models.load import load_scalar, merged
 from clew.models.reload import check_reload
 from clew.models.reward import ScalarModel
 from clew.runs import Loop, Run
@@ -31,13 +33,11 @@ class Scoring(Model, Protocol):
     def set_cuts(self, raw: Tensor) -> None: ...
 
 
-class RewardConfig(FineTuning):
+class RewardConfig(HeldOut):
     model: str
     """Folder or hub name: of the SFT model, or of a reward model to go on with."""
     data: Source
     """Pairs or rankings; single answers with a label for ratings and thumbs."""
-    heldout: Source | None = None
-    """Rows to report accuracy on at the end."""
     reference: Source | None = None
     """Answers whose mean score is to be 0 and spread 1 afterwards; the first training answers when absent."""
     encoding: Encoding = Encoding()
@@ -63,7 +63,8 @@ def run(config: RewardConfig) -> None:
         run.note(f"reward: {dict(codec.counts)}")
         check_rows([row for _, rows in items for row in rows], codec.stops(), model.trunk.context)
         held = codec.answers(load_examples(config.heldout)) if config.heldout else []
-        train(model, items, config, run)
+        train(model, items, held, config, run)
+        take_result(config, model, run)
         model = merged(model, run.model_folder)
         model.trunk.precision = "fp32"  # what is saved is judged as it will be loaded
         reference = codec.answers(load_examples(config.reference)) if config.reference else items[:512]
@@ -71,11 +72,11 @@ def run(config: RewardConfig) -> None:
         model.save(run.model_folder)
         check_reload(model, [row for _, rows in items[:4] for row in rows], run.model_folder)
         if held:
-            run.write("result.json", {"heldout_accuracy": accuracy(model, held, config), "heldout_items": len(held)})
+            run.write("result.json", {"heldout": judged(model, held, config)})
         run.finish()
 
 
-def train(model: Scoring, items: list[Item], config: RewardConfig, run: Loop) -> None:
+def train(model: Scoring, items: list[Item], held: list[Item], config: RewardConfig, run: Loop) -> None:
     objective = make_objective(model, items, config)
     total = max(1, round(config.epochs * len(items) / config.batch))
     learner = Learner(model, config.learner, total_steps=total)
@@ -83,6 +84,8 @@ def train(model: Scoring, items: list[Item], config: RewardConfig, run: Loop) ->
     for step in run.steps(total, state, save_every=config.save_every, keep=config.keep):
         picked = step_indices(len(items), config.batch, seed=config.seed, step=step.number)
         step.track(learner.step(Part(make_batch([items[i] for i in picked]), objective)))
+        if step.is_saved and held:
+            step.track({f"heldout/{name}": value for name, value in judged(model, held, config).items()})
         run.account(learner.spent())
 
 
@@ -118,19 +121,13 @@ def make_objective(model: Scoring, items: list[Item], config: RewardConfig) -> O
 def rank_objective(loss: Callable[..., Tensor], centre: float) -> Objective:
     def objective(outputs: Outputs, batch: Batch) -> tuple[list[Term], list[Metric]]:
         assert outputs.scores is not None
-        ranked = Ranked(
-            batch.per_item(outputs.scores),
-            batch.per_item(batch.rank),
-            batch.present(),
-            batch.extras["margin"],
-            batch.extras["agreement"],
-        )
+        ranked = laid_out(outputs.scores, batch)
         terms = [Term("rank", loss(ranked), "item")]
         if centre:
             terms.append(Term("centring", centring(ranked), "item", centre))
-        right, possible = concordant(ranked)
+        gap = (ranked.scores[:, :, None] - ranked.scores[:, None, :]).detach()
         metrics = [
-            Metric("accuracy", right.sum(), possible.sum()),
+            Metric.mean("accuracy", (gap > 0) + 0.5 * (gap == 0), ordered(ranked)),
             Metric.mean("mean_reward", outputs.scores),
             Metric.max("max_reward", outputs.scores),
         ]
@@ -154,27 +151,29 @@ def point_objective(model: Scoring, config: RewardConfig) -> Objective:
     return objective
 
 
-def concordant(ranked: Ranked) -> tuple[Tensor, Tensor]:
-    """Pairs in the right order, equal scores counting half, and pairs that have an order: [N, K, K] each."""
-    ordered = (
-        (ranked.ranks[:, :, None] < ranked.ranks[:, None, :]) & ranked.present[:, :, None] & ranked.present[:, None]
-    )
-    gap = (ranked.scores[:, :, None] - ranked.scores[:, None, :]).detach()
-    return ((gap > 0) + 0.5 * (gap == 0)) * ordered, ordered.float()
+def laid_out(scores: Tensor, batch: Batch) -> Ranked:
+    """Scores [B] by item, with what is known of their order."""
+    known = (batch.extras[name] for name in ("margin", "agreement"))
+    return Ranked(batch.per_item(scores), batch.per_item(batch.rank), batch.present(), *known)
 
 
-@torch.no_grad()
-def accuracy(model: ScalarModel, items: list[Item], config: RewardConfig) -> float:
-    """Share of ordered pairs that the model orders alike; for single answers, correlation with the label."""
+def ordered(ranked: Ranked) -> Tensor:
+    """Where the first of two rows ranks better than the second: [N, K, K] bool."""
+    both = ranked.present[:, :, None] & ranked.present[:, None]
+    return (ranked.ranks[:, :, None] < ranked.ranks[:, None, :]) & both
+
+
+def judged(model: Model, items: list[Item], config: RewardConfig) -> dict[str, float]:
+    """How often, and how surely, the model orders pairs alike; of single answers, the correlation with the label."""
     batch = make_batch(items)
     scores = evaluate(model, batch, max_tokens=config.learner.max_tokens).scores
     assert scores is not None
     if batch.num_items == batch.num_rows:
-        return float(torch.corrcoef(torch.stack([scores.cpu(), batch.extras["label"]]))[0, 1])
-    laid_out = batch.per_item(scores.cpu())
-    nothing = torch.zeros(batch.num_items)
-    right, possible = concordant(Ranked(laid_out, batch.per_item(batch.rank), batch.present(), nothing, nothing))
-    return float(right.sum() / possible.sum())
+        return {"correlation": float(torch.corrcoef(torch.stack([scores.cpu(), batch.extras["label"]]))[0, 1])}
+    ranked = laid_out(scores.cpu(), batch)
+    item, first, second = ordered(ranked).nonzero(as_tuple=True)
+    margins = ranked.scores[item, first] - ranked.scores[item, second]
+    return described(margins.tolist(), [items[i][0].id for i in item.tolist()])
 
 
 def normalise(model: ScalarModel, items: list[Item], config: RewardConfig) -> None:

@@ -14,13 +14,14 @@ from clew.engines.local import LocalEngine
 from clew.experience import Shaping, experience, minibatches, sample_of, sampled
 from clew.judges.score import RewardSource, make_reward
 from clew.learn.checkpoint import TrainState
+from clew.learn.finetuning import FineTuning, start_policy
 from clew.learn.invariants import check_rollouts
 from clew.learn.learner import Learner, Optimiser, Part
 from clew.losses.kl import KL_LOSSES, k3
 from clew.losses.token import POLICY_LOSSES, is_clipped, nll
 from clew.losses.value import VALUE_LOSSES
 from clew.models.adapter import LoRA
-from clew.models.load import FineTuning, check_vocabulary, load_scalar, merged, start_policy
+from clew.models.load import check_vocabulary, load_scalar, merged
 from clew.models.reference import load_reference
 from clew.runs import Loop, Run
 from clew.track import trackers
@@ -190,8 +191,7 @@ def ptx_parts(texts: Sequence[Encoded], update: int, config: RL) -> list[Part]:
     if config.ptx is None:
         return []
     coefficient = config.ptx.coefficient
-    picked = step_indices(len(texts), config.ptx.batch, seed=config.seed, step=update)
-    batch = collate([[texts[i]] for i in picked])
+    batch = collate([[texts[i]] for i in step_indices(len(texts), config.ptx.batch, seed=config.seed, step=update)])
 
     def objective(outputs: Outputs, batch: Batch) -> tuple[list[Term], list[Metric]]:
         assert outputs.logps is not None

@@ -5,19 +5,18 @@ from clew.data.chat import Codec, Encoded, Encoding
 from clew.data.collate import collate
 from clew.data.sources import Source, load_examples, step_indices
 from clew.learn.checkpoint import TrainState
+from clew.learn.finetuning import HeldOut, start_policy, take_result
 from clew.learn.invariants import check_rows
 from clew.learn.learner import Learner, Optimiser, Part
 from clew.losses.token import nll
-from clew.models.load import FineTuning, merged, start_policy
+from clew.models.load import merged
 from clew.runs import Loop, Run
 from clew.track import trackers
 
 
-class SFT(FineTuning):
+class SFT(HeldOut):
     data: Source
     """Prompts with completions, conversations, or plain text."""
-    heldout: Source | None = None
-    """Rows to report the loss on at the end."""
     encoding: Encoding = Encoding()
     steps: int | None = None
     """Optimiser steps; when absent, `epochs` times the data."""
@@ -36,18 +35,19 @@ def run(config: SFT) -> None:
         codec = Codec(policy.tokenizer, config.encoding)
         rows = [encoded[0] for _, encoded in codec.answers(load_examples(config.data))]
         run.note(f"sft: {dict(codec.counts)}")
+        held = [encoded[0] for _, encoded in codec.answers(load_examples(config.heldout))] if config.heldout else []
         policy.stop_at(codec.stops())
-        check_rows(rows, policy.stop_ids, policy.trunk.context)
-        train(policy, rows, config, run)
+        check_rows([*rows, *held], policy.stop_ids, policy.trunk.context)
+        train(policy, rows, held, config, run)
+        take_result(config, policy, run)
         policy = merged(policy, run.model_folder)
         policy.save(run.model_folder)
-        if config.heldout is not None:
-            held = [encoded[0] for _, encoded in codec.answers(load_examples(config.heldout))]
-            run.write("result.json", {"heldout_nll": mean_nll(policy, held, config)})
+        if held:
+            run.write("result.json", {"heldout": {"nll": mean_nll(policy, held, config)}})
         run.finish()
 
 
-def train(policy: Model, rows: list[Encoded], config: SFT, run: Loop) -> None:
+def train(policy: Model, rows: list[Encoded], held: list[Encoded], config: SFT, run: Loop) -> None:
     total = config.steps or max(1, round(config.epochs * len(rows) / config.batch))
     learner = Learner(policy, config.learner, total_steps=total)
     state = TrainState({"policy": learner})
@@ -58,6 +58,8 @@ def train(policy: Model, rows: list[Encoded], config: SFT, run: Loop) -> None:
             token=token_weights(batch.mask, config.averaging, max_length=config.encoding.max_length)
         )
         step.track(learner.step(Part(batch, objective)))
+        if step.is_saved and held:
+            step.track({"heldout/nll": mean_nll(policy, held, config)})
         run.account(learner.spent())
 
 

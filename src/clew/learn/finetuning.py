@@ -1,0 +1,56 @@
+"""What recipes that improve a model have in common: where they start, and which of their checkpoints is the result."""
+
+from pathlib import Path
+from typing import Literal, Protocol, Self
+
+from pydantic import model_validator
+
+from clew.config import Training
+from clew.data.sources import Source
+from clew.models.adapter import LoRA
+from clew.models.load import load_policy
+from clew.models.policy import Policy
+from clew.runs import Run
+
+
+class FineTuning(Training):
+    """Of a model that is there."""
+
+    model: str
+    """Folder or hub name of the model to start from."""
+    lora: LoRA | None = None
+    """Learn in low-rank adapters, the model itself frozen."""
+
+
+class HeldOut(FineTuning):
+    """Of a model on rows, others being kept to measure it on."""
+
+    heldout: Source | None = None
+    """Rows that are not learnt from: every checkpoint is measured on them, and the result."""
+    result: Literal["last", "best"] = "last"
+    """The checkpoint that becomes the model: the last, or the one that did best on held-out rows."""
+
+    @model_validator(mode="after")
+    def _best_of_something(self) -> Self:
+        if self.result == "best" and self.heldout is None:
+            raise ValueError("result: best goes by held-out rows, and `heldout` names none")
+        return self
+
+
+class Loads(Protocol):
+    def load(self, folder: Path) -> None: ...
+
+
+def start_policy(config: FineTuning) -> Policy:
+    """The policy that a recipe improves."""
+    return load_policy(
+        config.model, precision=config.precision, device=config.device, lora=config.lora, seed=config.seed
+    )
+
+
+def take_result(config: HeldOut, model: Loads, run: Run) -> None:
+    """After the last step: back to the best checkpoint, where that is wanted."""
+    if config.result == "best":
+        best = run.best_checkpoint()
+        run.note(f"{run.folder.name}: {best.name} did best on held-out rows and becomes the model")
+        model.load(best)
