@@ -15,11 +15,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from tools.peers.comparisons import AGREEMENTS, DIFFERENCES, Agreement, Difference
 from tools.peers.inputs import SEED, draw_inputs
 from tools.peers.ours import Side
 from tools.peers.record import COMMAND, Inputs, as_tensor, read_inputs, write_lines
-from torch import Tensor
 
 ROOT = Path(__file__).parents[1]
 GOLDEN = ROOT / "tests" / "golden"

@@ -3,8 +3,9 @@
 import json
 
 import pytest
-from tools.parity import AGREEMENTS, DIFFERENCES, GOLDEN, PAGE, PEERS, distance, golden, largest, page
 from torch import nan, tensor
+
+from tools.parity import AGREEMENTS, DIFFERENCES, GOLDEN, PAGE, PEERS, distance, golden, largest, page
 
 EXACT, APART = 1e-6, 1e-5
 

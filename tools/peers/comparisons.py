@@ -2,15 +2,14 @@
 
 from dataclasses import dataclass
 
-from tools.peers import ours, theirs
-from tools.peers.ours import Side, of_groups, of_logits, of_pairs, of_rollouts, of_scores, of_tokens, policy, value_of
-
 from clew.losses.advantage import batch_mean, group_mean, group_normalised, leave_one_out
 from clew.losses.kl import forward_kl_loss, k1, k2, k3, reverse_kl_loss
 from clew.losses.pair import apo_down, apo_zero, dpo, hinge, ipo, ipo_mean, orpo, robust_dpo, simpo
 from clew.losses.rank import all_pairs, centring
 from clew.losses.token import clipped, nll, reinforce
 from clew.losses.value import clipped_squared, squared
+from tools.peers import ours, theirs
+from tools.peers.ours import Side, of_groups, of_logits, of_pairs, of_rollouts, of_scores, of_tokens, policy, value_of
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,9 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
-from tools.peers.record import Inputs, as_tensor, case, with_gradient, write_cases
 from torch import Tensor
+
+from tools.peers.record import Inputs, as_tensor, case, with_gradient, write_cases
 
 
 def pass_over_heavy_imports() -> None:

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from tools.peers.record import Inputs, with_gradient
 from torch import Tensor
 
 from clew.batch import Averaging, Batch, token_weights
@@ -18,6 +17,7 @@ from clew.losses.rank import Ranked
 from clew.losses.single import kto, mismatched_kl
 from clew.losses.token import clipped, nll
 from clew.types import Score
+from tools.peers.record import Inputs, with_gradient
 
 Options = Mapping[str, Any]
 Numbers = dict[str, Tensor]

@@ -2,12 +2,12 @@
 
 import torch
 import torch.nn.functional as F
-from tools.peers.ours import Numbers, Options, Side, label_logps, pair_of, policy, rewards_with_kl
-from tools.peers.record import Inputs, with_gradient
 from torch import Tensor
 
 from clew.losses.advantage import gae
 from clew.losses.pair import PairLogps
+from tools.peers.ours import Numbers, Options, Side, label_logps, pair_of, policy, rewards_with_kl
+from tools.peers.record import Inputs, with_gradient
 
 ULP = 2.0**-27
 """Unit in the last place of 0.1 in float32."""

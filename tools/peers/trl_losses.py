@@ -7,15 +7,16 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from tools.peers.record import Inputs, case, with_gradient, write_cases
-from tools.peers.trl_bare import Answers, bare, framed, fused
-from tools.peers.trl_policies import advantage_cases, grpo_cases, rloo_cases, tie_cases
 from torch import Tensor
 from trl.experimental.cpo import CPOTrainer
 from trl.experimental.orpo import ORPOTrainer
 from trl.trainer.dpo_trainer import DPOTrainer
 from trl.trainer.kto_trainer import KTOTrainer
 from trl.trainer.reward_trainer import RewardTrainer
+
+from tools.peers.record import Inputs, case, with_gradient, write_cases
+from tools.peers.trl_bare import Answers, bare, framed, fused
+from tools.peers.trl_policies import advantage_cases, grpo_cases, rloo_cases, tie_cases
 
 
 def dpo_cases(name: str, x: Inputs) -> list[dict[str, Any]]:

@@ -4,11 +4,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from tools.peers.record import Inputs, case, with_gradient
-from tools.peers.trl_bare import Answers, bare
 from torch import Tensor
 from trl.trainer.grpo_trainer import GRPOTrainer
 from trl.trainer.rloo_trainer import RLOOTrainer
+
+from tools.peers.record import Inputs, case, with_gradient
+from tools.peers.trl_bare import Answers, bare
 
 
 def policy_inputs(x: Inputs, rows: slice) -> dict[str, Tensor]:
