@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, processors
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from clew.data.chat import Codec, Encoded, Encoding
 from clew.data.example import Example
@@ -79,6 +79,12 @@ def merging() -> Tokenizer:
     tokenizer = learn_tokenizer([text], Vocabulary(kind="bpe", size=330)).backend_tokenizer
     tokenizer.post_processor = processors.ByteLevel(trim_offsets=True)
     return tokenizer
+
+
+@pytest.fixture(scope="module")
+def of_llama(shared_data) -> Tokenizer:
+    """A real one, which puts a blank before every text and after every special token."""
+    return AutoTokenizer.from_pretrained(shared_data / "stories260k" / "hf").backend_tokenizer
 
 
 def codec_of(name: str, base: Tokenizer, **options) -> Codec:
@@ -359,3 +365,127 @@ def test_any_conversation_keeps_the_laws(name, merging, data):
     messages = data.draw(talks(system=name not in NO_SYSTEM, thinking=name in OPEN_THINKING))
     rows = assert_laws(codec, messages)
     assert "SECRET" not in "".join(piece for row in rows for piece in pieces(codec, row))
+
+
+ASK = (Message("user", "How was the soup?"),)
+SAY = (Message("assistant", "Lovely."),)
+HMM = (Message("assistant", "Lovely.", thinking="It was hot."),)
+REFUSED = [
+    ("gemma2", (Message("system", "Be brief."), *ASK, *SAY), {}, "row id: the chat template refuses turns of system, user: System role not supported"),
+    ("llama2", (*ASK, *ASK, *SAY), {}, "refuses turns of user, user: user and assistant must take turns; change the row"),
+    ("mistral", (TOOLS[0], as_message({"role": "assistant", "tool_calls": [{"name": "weather"}]}, "messages", "row 1")), {}, "ids are nine letters"),
+    ("zephyr", TOOLS, {}, "row id: the chat template leaves out a call of the tool 'weather'; set encoding.template"),
+    ("deepseek_r1", (*ASK, *SAY), {}, "row id: the chat template lets the assistant go on from .*<think>.*give `thinking`"),
+    ("qwen3", (*ASK, *HMM), {"enable_thinking": False}, "set encoding.template_options"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "messages", "options", "says"), REFUSED, ids=[row[0] for row in REFUSED])
+def test_what_a_template_cannot_write_is_refused_with_the_row(bytes_only, name, messages, options, says):
+    with pytest.raises(ValueError, match=says):
+        codec_of(name, bytes_only, **options).encode(Example("id", (), (messages,)))
+
+
+def test_a_prompt_that_a_template_refuses_is_named_as_well(bytes_only):
+    with pytest.raises(ValueError, match="row id: the chat template refuses turns of user, user"):
+        codec_of("gemma2", bytes_only).prompt(Example("id", (*ASK, *ASK)), 0)
+
+
+def test_thinking_may_stand_in_the_content(bytes_only):
+    inside = (*ASK, Message("assistant", "<think>\nIt was hot.\n</think>\n\nLovely."))
+    for name in ("qwen3", "deepseek_r1"):
+        codec = codec_of(name, bytes_only)
+        apart = codec.encode(Example("id", (), ((*ASK, *HMM),)))
+        assert codec.encode(Example("id", (), (inside,))) == apart
+
+
+def test_thinking_between_tool_calls_is_learnt_in_one_row(bytes_only):
+    codec = codec_of("qwen3", bytes_only)
+    call = as_message({"role": "assistant", "thinking": "Look.", "tool_calls": CALL}, "messages", "row 1")
+    (row,) = assert_laws(codec, (TOOLS[0], call, TOOLS[2], Message("assistant", "Yes.", thinking="Wet.")), WEATHER)
+    assert [piece.partition("\n</think>")[0] for piece in pieces(codec, row)] == ["<think>\nLook.", "<think>\nWet."]
+
+
+def test_a_pair_of_answers_with_tool_calls_is_compared_whole(bytes_only):
+    codec = codec_of("qwen2", bytes_only)
+    pair = Example("id", TOOLS[:1], (TOOLS[1:], (Message("assistant", "No idea."),)), (0, 1), info={"tools": WEATHER})
+    prompt = list(codec.prompt(pair, 0).tokens)
+    good, bad = codec.encode(pair)
+    assert good.tokens[: len(prompt)] == bad.tokens[: len(prompt)] == prompt
+    assert len(pieces(codec, good)) == 2
+    assert pieces(codec, bad) == ["No idea.<|im_end|>"]
+
+
+def test_results_of_several_tools_make_one_turn_that_is_not_learnt(bytes_only):
+    codec = codec_of("qwen2", bytes_only)
+    twice = as_message({"role": "assistant", "content": None, "tool_calls": [*CALL, *CALL]}, "messages", "row 1")
+    (row,) = assert_laws(codec, (TOOLS[0], twice, TOOLS[2], Message("tool", "cold"), TOOLS[3]), WEATHER)
+    assert "<|im_start|>user\n<tool_response>\nwet" in codec.tokenizer.decode(row.tokens)
+    assert codec.tokenizer.decode(row.tokens).count("<|im_start|>user") == 2
+    assert not any("wet" in piece or "cold" in piece for piece in pieces(codec, row))
+
+
+def test_what_a_template_leaves_out_is_counted(bytes_only):
+    codec = codec_of("zephyr", bytes_only)
+    codec.encode(Example("id", ASK, (HMM,), info={"tools": WEATHER}))
+    assert codec.counts["turns of which the template leaves words out"] == 1
+    assert codec.counts["rows with tools that the template does not show"] == 1
+
+
+def test_a_token_that_would_join_prompt_and_answer_is_split(merging):
+    codec = codec_of("chatml", merging)
+    (row,) = assert_laws(codec, (*ASK, Message("assistant", "\n\nLovely.")))
+    assert pieces(codec, row) == ["\n\nLovely.<|im_end|>"]
+    assert codec.counts["tokens across the border"] == 1
+    # The prompt of the second turn joins what the first one's border parts, so each has a row.
+    assert len(assert_laws(codec, (*ASK, Message("assistant", "\n\nLovely."), *ASK, *SAY))) == 2
+
+
+def test_special_tokens_that_swallow_blanks_keep_turns_together(bytes_only):
+    raw = Tokenizer.from_str(bytes_only.to_str())
+    raw.add_special_tokens(
+        [AddedToken(word, special=True, rstrip=True) for word in ("<|system|>", "<|user|>", "<|assistant|>", "<|end|>")]
+    )
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw, bos_token="<s>", eos_token="</s>", pad_token="<|pad|>")
+    codec = Codec(tokenizer, Encoding(template=str(HERE / "phi3.jinja")))
+    (row,) = assert_laws(codec, TALK)
+    assert pieces(codec, row) == ["Lovely.<|end|>", "Small, but quiet.<|end|>"]
+    assert codec.stops() == {tokenizer.eos_token_id, tokenizer.convert_tokens_to_ids("<|end|>")}
+
+
+def test_an_answer_that_was_cut_has_no_end_of_turn(bytes_only):
+    codec = codec_of("llama3", bytes_only)
+    (row,) = codec.encode(Example("id", ASK, (SAY,), cut=(0,)))
+    assert pieces(codec, row) == ["Lovely."]
+    assert not row.complete
+
+
+def test_where_the_assistant_begins_its_words_are_learnt_and_no_header(bytes_only):
+    codec = codec_of("qwen2", bytes_only)
+    (row,) = codec.encode(Example("id", (), ((*SAY, *ASK, *SAY),)))
+    assert pieces(codec, row) == ["Lovely.<|im_end|>", "Lovely.<|im_end|>"]
+
+
+def test_every_end_of_turn_that_was_learnt_stops_sampling(bytes_only):
+    codec = codec_of("gpt_oss", bytes_only)
+    assert_laws(codec, TOOLS, WEATHER)
+    assert {codec.tokenizer.decode([stop]) for stop in codec.stops()} == {"<|return|>", "<|call|>"}
+
+
+def test_text_beside_messages_is_a_turn_of_the_user(bytes_only):
+    codec = codec_of("chatml", bytes_only)
+    example = Example("id", "How was the soup?", (SAY,))
+    (row,) = codec.encode(example)
+    prompt = codec.prompt(example, 0)
+    assert prompt.text == "<|im_start|>user\nHow was the soup?<|im_end|>\n<|im_start|>assistant\n"
+    assert list(prompt.tokens) == row.tokens[: row.mask.index(True)]
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_real_tokenizer_of_llama_keeps_the_laws(name, of_llama):
+    codec = codec_of(name, of_llama)
+    talk = turns("How was it?", " Good.\n", "And\n the room?", "", system="" if name in NO_SYSTEM else "Be brief.")
+    messages = [
+        Message(m.role, m.content, "hm" if m.role == "assistant" and name in OPEN_THINKING else "") for m in talk
+    ]
+    assert_laws(codec, messages)
