@@ -73,7 +73,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path):
     _, errors = child.communicate(timeout=60)
     assert child.returncode == 130
     assert "base: saved after step" in errors
-    assert "stopped; the same command goes on from there" in errors
+    assert f"stopped; the same command goes on from there: clew run quickstart {' '.join(overrides)}\n" in errors
     assert len(list(tmp_path.glob("runs/base/checkpoints/checkpoint-*"))) == 1
 
 

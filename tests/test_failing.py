@@ -18,7 +18,7 @@ from clew.config import Config, ConfigError
 from clew.data.chat import Encoded
 from clew.data.collate import collate
 from clew.engines.local import LocalEngine
-from clew.failure import NoSpace, OutOfMemory
+from clew.failure import NoSpace, OutOfMemory, memory_for
 from clew.judges.call import Hangs
 from clew.judges.score import RewardSource, function_reward
 from clew.learn.checkpoint import TrainState
@@ -69,8 +69,10 @@ def greedy(outputs, batch):
 
 def test_training_that_does_not_fit_names_the_settings(new_policy):
     learner = Learner(new_policy(), Optimiser(), total_steps=1)
-    says = r"out of memory while a step of training \(\d+ bytes more were wanted\); lower learner.max_tokens, set "
-    with pytest.raises(OutOfMemory, match=says + "learner.gradient_checkpointing.*goes on from the last checkpoint"):
+    says = (
+        r"out of memory while training \([\d,.]+ GB more were wanted\); lower learner.max_tokens, set learner.gradient_"
+    )
+    with pytest.raises(OutOfMemory, match=says + "checkpointing.*goes on from the last checkpoint"):
         learner.step(Part(rows_of(2).with_weights(token=torch.ones(2, 3)), greedy))
 
 
@@ -96,6 +98,20 @@ def test_a_model_that_does_not_fit_is_said_by_the_run(world, tmp_path):  # noqa:
     values = configured("pretrain", world) | {"model": {"width": 1 << 44, "layers": 1, "heads": 2, "context": 128}}
     with pytest.raises(OutOfMemory, match="out of memory while loading models, or between steps.*take smaller models"):
         run_recipe("pretrain", tmp_path / "run", values)
+
+
+def test_what_cuda_says_is_understood():
+    says = "CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a total capacity of 15.77 GiB of which 8.12 MiB is free."
+    understood = r"^out of memory while sampling \(20.00 MiB more were wanted\); lower slots. Then"
+    with pytest.raises(OutOfMemory, match=understood), memory_for("sampling", advice="lower slots"):
+        raise torch.OutOfMemoryError(says)
+
+
+@pytest.mark.gpu
+def test_a_gpu_that_is_too_small_is_said():
+    says = r"out of memory while training \(1048576.00 GiB more were wanted\)"
+    with pytest.raises(OutOfMemory, match=says), memory_for("training", advice="lower learner.max_tokens"):
+        torch.empty(PETABYTE, dtype=torch.uint8, device="cuda")
 
 
 def test_other_errors_are_left_as_they_are(tmp_path):

@@ -53,11 +53,19 @@ def memory_for(doing: str, *, advice: str) -> Iterator[None]:
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        wanted = re.search(r"tried to allocate ([\d.]+ \w+)", str(error), re.IGNORECASE)
-        more = f" ({wanted[1]} more were wanted)" if wanted else ""
         raise OutOfMemory(
-            f"out of memory while {doing}{more}; {advice}. Then the same command goes on from the last checkpoint"
+            f"out of memory while {doing}{_wanted(str(error))}; {advice}. Then the same command goes on from the last "
+            "checkpoint"
         ) from error
+
+
+def _wanted(says: str) -> str:
+    """How much more it should have been: 20.00 MiB on CUDA, bytes on the CPU."""
+    found = re.search(r"tried to allocate ([\d.]+) (\w+)", says, re.IGNORECASE)
+    if found is None:
+        return ""
+    size = f"{int(found[1]) / 1e9:,.1f} GB" if found[2] == "bytes" else f"{found[1]} {found[2]}"
+    return f" ({size} more were wanted)"
 
 
 def check_space(folder: Path, *, checkpoints: int, checkpoint_bytes: int, model_bytes: int) -> None:

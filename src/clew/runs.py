@@ -250,7 +250,7 @@ class Run:
         building.rename(target)
         _fsync(folder)
         best = best_checkpoint(self.folder)
-        for old in _checkpoints(self.folder)[:-keep] if keep else []:
+        for old in checkpoints(self.folder)[:-keep] if keep else []:
             if old != best:
                 shutil.rmtree(old)
         for entry in sorted((self.folder / "journal").glob("step-*.jsonl")):
@@ -265,15 +265,15 @@ class Run:
 
     def _check_space(self, state: Large, steps: int, save_every: int, keep: int | None) -> None:
         """A new checkpoint is whole before the oldest one goes, and the best stays beside the newest `keep`."""
-        checkpoints = -(-steps // save_every)
+        coming = -(-steps // save_every)
         if keep is not None:
-            checkpoints = min(checkpoints, max(1, keep + 2 - len(_checkpoints(self.folder))))
+            coming = min(coming, max(1, keep + 2 - len(checkpoints(self.folder))))
         checkpoint_bytes, model_bytes = state.num_bytes()
-        check_space(self.folder, checkpoints=checkpoints, checkpoint_bytes=checkpoint_bytes, model_bytes=model_bytes)
+        check_space(self.folder, checkpoints=coming, checkpoint_bytes=checkpoint_bytes, model_bytes=model_bytes)
 
     def _restore(self, state: State) -> int:
         """Load the newest whole checkpoint; the number of the step to do next."""
-        for folder in reversed(_checkpoints(self.folder)):
+        for folder in reversed(checkpoints(self.folder)):
             damage = broken(folder)
             if damage is None:
                 state.load(folder)
@@ -378,12 +378,12 @@ def best_checkpoint(folder: Path) -> Path | None:
     for line in read_lines(folder / "metrics.jsonl") if (folder / "metrics.jsonl").exists() else []:
         row = json.loads(line)
         found += [(sign * row[name], -row["step"]) for name, sign in BEST.items() if name in row]
-    saved = {int(f.name.removeprefix("checkpoint-")): f for f in _checkpoints(folder)}
+    saved = {int(f.name.removeprefix("checkpoint-")): f for f in checkpoints(folder)}
     return saved.get(1 - max(found)[1]) if found else None
 
 
-def _checkpoints(folder: Path) -> list[Path]:
-    """Oldest first."""
+def checkpoints(folder: Path) -> list[Path]:
+    """Of a run, oldest first."""
     found = (folder / "checkpoints").glob("checkpoint-*")
     return sorted(f for f in found if f.name.removeprefix("checkpoint-").isdigit())
 

@@ -48,11 +48,6 @@ class Checkpointable(Protocol):
     def checkpoint_activations(self) -> None: ...
 
 
-LESS_MEMORY = (
-    "lower learner.max_tokens, set learner.gradient_checkpointing: true, train with lora, or lower encoding.max_length"
-)
-
-
 class Learner:
     """A model with its optimiser.
 
@@ -81,7 +76,7 @@ class Learner:
             eps=optimiser.eps,
         )
 
-    @memory_for("a step of training", advice=LESS_MEMORY)
+    @memory_for("training", advice="lower learner.max_tokens, set learner.gradient_checkpointing, or use lora")
     def step(self, *parts: Part) -> dict[str, float]:
         """One update from the sum of all parts' terms; metrics of the step, with `lr` and `grad_norm`.
 
@@ -147,9 +142,7 @@ class Learner:
                 if not torch.isfinite(loss) or not all(bool(torch.isfinite(g).all()) for g in grads):
                     place = f"step {self.steps}", f"item {i} of {batch.num_items}"
                     return item_at_fault(*place, float(loss.detach()), alone, self.model)
-        return NotFinite(
-            f"step {self.steps}: the gradient is not finite though every item's is; nothing was changed; lower lr"
-        )
+        return NotFinite(f"step {self.steps}: every item has a finite gradient, their sum has not; lower lr")
 
     @contextmanager
     def _training(self) -> Iterator[None]:
