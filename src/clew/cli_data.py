@@ -43,7 +43,7 @@ def check_file(
     if method is not None and method not in check.USES:
         raise ConfigError(f"no method {method!r} (methods: {', '.join(check.USES)})")
     screen = Console(highlight=False)
-    found = check.survey(file, _pairs(columns))
+    found = check.survey(file, named(columns))
     for name, count in found.formats.most_common():
         screen.print(f"{count:7} rows  {name}\n              [dim]{escape(found.about.get(name, UNKNOWN))}[/dim]")
     screen.print(f"{len(found.examples):7} examples, {len({e.id for e in found.examples})} different prompts\n")
@@ -53,7 +53,7 @@ def check_file(
     odd |= {"rows without an example (nobody has answered)": found.silent} if found.silent else {}
     _table(screen, "worth a look", {name: _rows(numbers) for name, numbers in odd.items()})
     if heldout is not None:
-        shared = check.leaks(found.examples, check.survey(heldout, _pairs(columns)).examples)
+        shared = check.leaks(found.examples, check.survey(heldout, named(columns)).examples)
         screen.print(f"{shared:7} prompts of {heldout} are training prompts too")
     _refused(screen, found)
     fitting = [i for i, e in enumerate(found.examples) if method is None or check.USES[method][1](e)]
@@ -79,7 +79,7 @@ def filter_file(
     A pair or ranking is dropped when one of its answers is ill-formed. Exits 1 when a row is wrong or none is kept.
     """
     screen = Console(highlight=False)
-    found = check.survey(file, _pairs(columns))
+    found = check.survey(file, named(columns))
     bounds = wellformed.Bounds(least=min_words, most=max_words)
     result = wellformed.filtered(found.examples, bounds=bounds, skip=skip or [])
     screen.print(f"{check.convert(result.kept, out):7} of {len(found.examples)} examples written to {out}\n")
@@ -101,7 +101,7 @@ def _refused(screen: Console, found: check.Survey) -> None:
 UNKNOWN = "columns that clew does not know; --column says what they are"
 
 
-def _pairs(columns: list[str] | None) -> dict[str, str]:
+def named(columns: list[str] | None) -> dict[str, str]:
     """`prompt=question` as the name here and the name in the file."""
     for column in columns or []:
         if "=" not in column:

@@ -2,6 +2,7 @@
 
 import difflib
 import importlib
+import importlib.util
 import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -76,12 +77,23 @@ def option(bound: "partial[Any]", name: str, default: float) -> float:
 
 
 def import_function(path: str) -> Callable[..., Any]:
-    """`package.module:name` -> the object. Raises ConfigError when there is none."""
-    module, _, name = path.partition(":")
+    """`package.module:name` or `folder/file.py:name` -> the object. Raises ConfigError when there is none."""
+    module, _, name = path.rpartition(":")
     try:
-        return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise ConfigError(f"cannot import {path!r}: {error}; expected importable_module:name") from error
+        return getattr(_from_file(module) if module.endswith(".py") else importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError, OSError) as error:
+        raise ConfigError(
+            f"cannot import {path!r}: {error}; expected importable_module:name, or folder/file.py:name"
+        ) from error
+
+
+def _from_file(file: str) -> Any:
+    spec = importlib.util.spec_from_file_location(Path(file).stem, file)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{file} is no Python file")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 C = TypeVar("C", bound=Config)

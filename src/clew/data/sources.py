@@ -64,9 +64,13 @@ def without_repeats(examples: Sequence[Example]) -> list[Example]:
     return list(first.values())
 
 
+def split_place(prompt_id: str) -> float:
+    """Where in [0, 1) a prompt lies, by its hash: the lowest are held out."""
+    return int(hashlib.sha256(b"split" + prompt_id.encode()).hexdigest()[:8], 16) / 2**32
+
+
 def _selected(prompt_id: str, source: Source) -> bool:
-    place = int(hashlib.sha256(b"split" + prompt_id.encode()).hexdigest()[:8], 16) / 2**32
-    if source.part != "all" and (place < source.heldout) != (source.part == "heldout"):
+    if source.part != "all" and (split_place(prompt_id) < source.heldout) != (source.part == "heldout"):
         return False
     group = int(hashlib.sha256(b"fold" + prompt_id.encode()).hexdigest()[:8], 16) % source.folds
     return source.fold is None or group == source.fold
