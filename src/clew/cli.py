@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from clew import __version__, cli_data, cli_runs, pipeline
+from clew import __version__, cli_data, cli_models, cli_runs, cli_start, pipeline
 from clew.config import load
 
 app = typer.Typer(
@@ -20,9 +20,12 @@ app = typer.Typer(
     help="Improve generative models with feedback: collect it, weigh it, learn a reward, optimise, prove it.",
 )
 
+app.command("init")(cli_start.init)
 app.add_typer(cli_data.app, name="data")
 app.command("runs")(cli_runs.list_runs)
 app.command("diff")(cli_runs.diff_runs)
+app.command("export")(cli_models.export_run)
+app.command("chat")(cli_models.chat)
 
 Overrides = Annotated[list[str] | None, typer.Argument(help="key=value, dotted: learner.lr=1e-5")]
 Show = Annotated[bool, typer.Option("--show", help="Print the resolved configuration and stop.")]
@@ -125,6 +128,8 @@ INTERRUPTED = 130
 
 def main() -> None:
     """The entry point: what users do wrong is told in a line or two, without a traceback."""
+    if "" not in sys.path:
+        sys.path.insert(0, "")  # a user's own my_rewards.py lies where he is, as for python -m
     try:
         app()
     except SystemExit as stop:

@@ -67,7 +67,7 @@ def load_judge(path: str, policy: Policy, *, device: Device = "auto") -> ScalarM
 
     Raises ValueError for a language model, whose head would be random, and for another tokenizer.
     """
-    if not _has_scalar_head(path):
+    if not is_scalar(path):
         raise ValueError(
             f"{path} is no reward model: its architecture is {_config(path).architectures} and its head would be "
             "random; train one with `clew reward`"
@@ -105,7 +105,7 @@ def load_scalar(
     tokenizer = _tokenizer(path)
     give_pad_token(module, tokenizer)
     head = cast(nn.Linear, module.get_submodule("score")).weight
-    if not _has_scalar_head(path):
+    if not is_scalar(path):
         # Small start (1 / sqrt(D + 1), as in OpenAI's summarisation code), so that first scores are near zero.
         generator = torch.Generator().manual_seed(seed)
         start = torch.randn(head.shape, generator=generator) * (head.shape[1] + 1) ** -0.5
@@ -144,7 +144,8 @@ def _says(model: Policy | ScalarModel) -> Tensor:
     return found.cpu()
 
 
-def _has_scalar_head(path: str) -> bool:
+def is_scalar(path: str) -> bool:
+    """A folder or hub name of a reward or value model, its head trained."""
     if is_adapter(path) and has_head(path):
         return True
     return any(name.endswith("ForSequenceClassification") for name in _config(path).architectures or [])

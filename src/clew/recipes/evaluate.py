@@ -64,7 +64,7 @@ def run(config: Evaluate) -> None:
             if point.final:
                 step.samples(samples_of(point.policy, seen.records[-1], config.shown))
         rows = [
-            {"policy": p.policy, "step": p.step, "final": p.final, **compared(record, seen.records[0])}
+            {**p._asdict(), "folder": str(p.folder), **compared(record, seen.records[0])}
             for p, record in zip(points, seen.records, strict=True)
         ]
         about = {"prompts": len(bench.prompts), "temperature": config.temperature}

@@ -1,0 +1,140 @@
+"""`clew export` and `clew chat`: what a run's model is good for once it is there."""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+
+import typer
+from rich.console import Console
+from rich.panel import Panel
+from rich.prompt import Prompt as Ask
+from rich.table import Table
+
+from clew.config import ConfigError
+from clew.data.example import Example, prompt_id
+from clew.types import Message, Rollout, Sampling, Text
+
+if TYPE_CHECKING:
+    from clew.data.chat import Codec
+    from clew.engines.local import LocalEngine
+
+Checkpoint = Annotated[str, typer.Option(help="result, best on held-out rows or by `evaluate`, or a number of steps.")]
+
+
+def export_run(
+    run: Annotated[Path, typer.Argument(help="A run directory.")],
+    out: Annotated[Path | None, typer.Argument(help="A folder to write; RUN/export by default.")] = None,
+    checkpoint: Checkpoint = "result",
+    half: Annotated[bool, typer.Option("--half", help="Weights in bfloat16: half the size.")] = False,
+) -> None:
+    """Write a run's model as a folder that transformers loads, adapters merged, with a model card; and read it back."""
+    from clew.export import export
+
+    folder = export(run, out or run / "export", checkpoint=checkpoint, half=half)
+    size = sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())
+    typer.echo(f"{folder}: {size / 1e6:.1f} MB; a fresh process loads it and it says the same")
+
+
+class Speaker(NamedTuple):
+    """A model to talk to."""
+
+    name: str
+    engine: "LocalEngine"
+    codec: "Codec"
+
+
+def chat(
+    models: Annotated[list[str], typer.Argument(help="One or two: run directories, model folders or hub names.")],
+    checkpoint: Checkpoint = "result",
+    temperature: Annotated[float, typer.Option(help="0 always takes the likeliest token.")] = 0.7,
+    max_tokens: Annotated[int, typer.Option(help="Longest answer.")] = 256,
+    template: Annotated[str | None, typer.Option(help="transcript, chatml, or a Jinja file.")] = None,
+    seed: int = 0,
+    save: Annotated[Path | None, typer.Option(help="With two: ask which is better, and keep the pairs here.")] = None,
+) -> None:
+    """Talk to a model, or to two side by side. An empty line begins anew, Ctrl-D ends.
+
+    Models without a chat template continue each line as it stands.
+    """
+    if len(models) > 2:
+        raise ConfigError(f"one model to talk to, or two side by side; got {len(models)}")
+    if save is not None and len(models) < 2:
+        raise ConfigError("--save keeps which of two answers is better; name two models")
+    screen = Console(highlight=False)
+    speakers = [_speaker(name, checkpoint, template) for name in models]
+    histories: list[tuple[Message, ...]] = [() for _ in speakers]
+    sampling = Sampling(max_tokens, temperature)
+    for turn, line in enumerate(_lines(screen)):
+        if not line.strip():
+            histories = [() for _ in speakers]
+            screen.print("[dim]a new conversation[/dim]")
+            continue
+        asked = [_asked(speaker, past, line) for speaker, past in zip(speakers, histories, strict=True)]
+        said = [_answer(s, text, sampling, (seed, turn)) for s, text in zip(speakers, asked, strict=True)]
+        screen.print(_side_by_side([Panel(r.text, title=s.name) for s, r in zip(speakers, said, strict=True)]))
+        if save is not None:  # the conversation goes on with the better answer
+            better = Ask.ask("better", choices=["1", "2", "-"], default="-", console=screen)
+            if better != "-" and said[0].text != said[1].text:
+                _keep(save, asked[0], said if better == "1" else said[::-1])
+            said = [said[better == "2"]] * 2
+        histories = [
+            (*text, Message("assistant", rollout.text.strip())) if isinstance(text, tuple) else ()
+            for text, rollout in zip(asked, said, strict=True)
+        ]
+
+
+def _speaker(name: str, checkpoint: str, template: str | None) -> Speaker:
+    from clew.data.chat import Codec, Encoding
+    from clew.engines.local import LocalEngine
+    from clew.export import weights_of
+    from clew.models.load import is_scalar, load_policy
+
+    folder = str(weights_of(Path(name), checkpoint)) if (Path(name) / "run.json").exists() else name
+    if is_scalar(folder):
+        raise ConfigError(f"{name} is a reward model: it scores and does not speak; name a policy")
+    policy = load_policy(folder)
+    room = Encoding(template=template, max_length=policy.trunk.context or 1 << 15, truncation="truncate_prompt_left")
+    return Speaker(name, LocalEngine(policy, slots=1), Codec(policy.tokenizer, room))
+
+
+def _lines(screen: Console) -> Iterator[str]:
+    while True:
+        try:
+            yield screen.input("[bold]> [/bold]")
+        except EOFError:
+            return
+
+
+def _asked(speaker: Speaker, past: tuple[Message, ...], line: str) -> Text:
+    """The conversation so far with the line as its last turn; the line itself where there is no chat template."""
+    return (*past, Message("user", line)) if speaker.codec.tokenizer.chat_template else line
+
+
+def _answer(speaker: Speaker, text: Text, sampling: Sampling, key: tuple[int, int]) -> Rollout:
+    prompt = speaker.codec.prompt(Example(prompt_id(text), text), sampling.max_tokens)
+    assert prompt is not None, "prompts are cut, never dropped"
+    return speaker.engine.generate([prompt], n=1, sampling=sampling, key=key)[0]
+
+
+def _side_by_side(panels: Sequence[Panel]) -> Table:
+    row = Table.grid(expand=True)
+    for _ in panels:
+        row.add_column(ratio=1)
+    row.add_row(*panels)
+    return row
+
+
+def _keep(file: Path, prompt: Text, best_first: Sequence[Rollout]) -> None:
+    """A row of preference data, as `clew preference` and `clew reward` read it."""
+    answers: list[Any] = [rollout.text for rollout in best_first]
+    if not isinstance(prompt, str):
+        answers = [[Message("assistant", answer.strip()).as_row()] for answer in answers]
+    row = {
+        "prompt": prompt if isinstance(prompt, str) else [m.as_row() for m in prompt],
+        "chosen": answers[0],
+        "rejected": answers[1],
+        "cut": [place for place, rollout in enumerate(best_first) if rollout.stop != "end"],
+    }
+    with file.open("a", encoding="utf-8") as rows:
+        rows.write(json.dumps(row, ensure_ascii=False) + "\n")

@@ -1,0 +1,139 @@
+"""A run's model for others: an ordinary Hugging Face folder with a card, read back before it is called done."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import nn
+
+from clew import __version__
+from clew.config import ConfigError
+from clew.data.chat import Encoded
+from clew.models.load import is_scalar, load_policy, load_scalar
+from clew.models.reload import check_reload
+from clew.runs import best_checkpoint, checkpoints, read_lines
+
+
+def export(run: Path, out: Path, *, checkpoint: str = "result", half: bool = False) -> Path:
+    """Write the model of a run to `out`, which must not be there yet; what a fresh process makes of it is compared.
+
+    `checkpoint` is "result", "best", or a number of steps; `half` rounds the weights to bfloat16. Raises ConfigError
+    for what is not there, ReloadMismatch when the folder does not say what the run's model says.
+    """
+    if out.exists():
+        raise ConfigError(f"{out} is there already; name another folder, or delete it")
+    source = weights_of(run, checkpoint)
+    model = (load_scalar if is_scalar(str(source)) else load_policy)(str(source), device="cpu")
+    if half:
+        nn.Module.to(model, torch.bfloat16)
+    building = out.with_name(f"{out.name}.partial")
+    shutil.rmtree(building, ignore_errors=True)
+    model.save(building)
+    if (source / "adapter").is_dir():
+        shutil.copytree(source / "adapter", building / "adapter")
+    about = card(run, source, is_scalar(str(source)))
+    (building / "README.md").write_text(about, encoding="utf-8")
+    nn.Module.to(model, torch.float32)  # of the weights as they were rounded
+    ids = model.tokenizer(about).input_ids  # any text will do
+    check_reload(model, [Encoded(ids[:n], [False] + [True] * (n - 1), False) for n in (8, 16, 32)], building)
+    building.rename(out)
+    return out
+
+
+def weights_of(run: Path, checkpoint: str) -> Path:
+    """The folder that holds the wanted weights of a run."""
+    if not (run / "run.json").exists():
+        raise ConfigError(f"{run} is no run directory: it has no run.json; runs are what `clew runs` lists")
+    saved = {int(folder.name.rpartition("-")[2]): folder for folder in checkpoints(run)}
+    there = f"its checkpoints: {', '.join(map(str, saved)) or 'none'}"
+    if checkpoint == "result":
+        if not (run / "model" / "config.json").exists():
+            raise ConfigError(f"{run} has no model; run it to its end, or name a checkpoint ({there})")
+        return run / "model"
+    if checkpoint == "best":
+        best = best_checkpoint(run) or best_evaluated(run)
+        if best is None:
+            raise ConfigError(
+                f"nothing says which checkpoint of {run} is best: give the recipe held-out rows, or `evaluate` the run "
+                f"with a judge that it did not train on ({there})"
+            )
+        return best
+    if not checkpoint.isdigit() or int(checkpoint) not in saved:
+        raise ConfigError(f"{run} has no checkpoint {checkpoint!r}; expected result, best, or one of {there}")
+    return saved[int(checkpoint)]
+
+
+def best_evaluated(run: Path) -> Path | None:
+    """Of what an `evaluate` beside the run measured of it: best by gold, else by judges it did not train on."""
+    found: list[tuple[float, Path]] = []
+    for file in sorted(run.parent.glob("*/evaluation.json")):
+        for row in json.loads(file.read_text(encoding="utf-8"))["points"]:
+            folder = Path(row["folder"])
+            if folder.is_relative_to(run):
+                found.append((row["gold"]["value"] if "gold" in row else row["signs"]["heldout"], folder))
+    return max(found, key=lambda pair: pair[0])[1] if found else None
+
+
+def card(run: Path, source: Path, scalar: bool) -> str:
+    """What the model is, from what, how it was made, how good it was, and how to load it."""
+    config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+    info = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    start = config.get("model") if isinstance(config.get("model"), str) else None
+    method = config["loss"]["name"] if isinstance(config.get("loss"), dict) else info["recipe"]
+    front: dict[str, Any] = {
+        "library_name": "transformers",
+        "pipeline_tag": "text-classification" if scalar else "text-generation",
+        "tags": list(dict.fromkeys(["clew", info["recipe"], method])),
+    }
+    if start is not None and not Path(start).exists():  # a hub name; a folder here would mean nothing to others
+        front["base_model"] = start
+    made = f"`{info['recipe']}`" + ("" if method == info["recipe"] else f" with `{method}`")
+    return "\n".join(
+        [
+            "---",
+            yaml.safe_dump(front, sort_keys=False).strip(),
+            "---",
+            f"\n# {run.name}\n",
+            f"Made by {made} of clew {info['clew']} from `{start or 'scratch'}`"
+            + (f", {source.name}" if source.name != "model" else "")
+            + ".\n",
+            "## Load\n",
+            "```python",
+            LOAD_SCALAR if scalar else LOAD_POLICY,
+            "```\n",
+            *measured(run),
+            "## Configuration\n",
+            f"`clew {info['recipe']} config.yaml` with\n",
+            "```yaml",
+            yaml.safe_dump(config, sort_keys=False, allow_unicode=True).strip(),
+            "```",
+            f"\nExported by clew {__version__}.\n",
+        ]
+    )
+
+
+def measured(run: Path) -> list[str]:
+    """The run's last metrics and its result, as tables."""
+    rows = read_lines(run / "metrics.jsonl") if (run / "metrics.jsonl").exists() else []
+    last = json.loads(rows[-1]) if rows else {}
+    result = json.loads((run / "result.json").read_text()) if (run / "result.json").exists() else {}
+    values = {f"heldout/{name}": value for name, value in result.get("heldout", {}).items()}
+    values |= {name: v for name, v in last.items() if name != "step" and name not in values}
+    if not values:
+        return []
+    table = [f"| {name} | {value:.4g} |" for name, value in values.items() if isinstance(value, (int, float))]
+    return [f"## Measured\n\nAfter step {last.get('step', 0) + 1}.\n", "| | |", "|---|---|", *table, ""]
+
+
+LOAD_POLICY = """from transformers import AutoModelForCausalLM, AutoTokenizer
+
+model = AutoModelForCausalLM.from_pretrained(FOLDER)
+tokenizer = AutoTokenizer.from_pretrained(FOLDER)"""
+LOAD_SCALAR = """from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+model = AutoModelForSequenceClassification.from_pretrained(FOLDER, num_labels=1)
+tokenizer = AutoTokenizer.from_pretrained(FOLDER)
+# A score compares answers to one prompt. clew reports (score - centre) / scale, which clew.json holds."""

@@ -1,0 +1,148 @@
+"""What becomes of a finished run: exported for others, talked to."""
+
+import json
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+from typer.testing import CliRunner
+
+from clew.cli import app
+from clew.config import ConfigError
+from clew.data.sources import Source, load_examples
+from clew.export import export, weights_of
+from clew.models.reload import ReloadMismatch
+
+from .conftest import configured, run_recipe
+
+SFT = {"epochs": 1.0, "save_every": 4, "keep": None}
+
+
+@pytest.fixture(scope="module")
+def runs(world, tmp_path_factory):
+    """A fine-tuned run with adapters, and a reward model."""
+    folder = tmp_path_factory.mktemp("runs")
+    run_recipe(
+        "sft",
+        folder / "sft",
+        configured("sft", world, adapted=True) | SFT | {"heldout": {"path": world["demonstrations"]}},
+    )
+    run_recipe("reward", folder / "rm", configured("reward", world) | {"epochs": 0.5})
+    return folder
+
+
+def logits(folder, kind=AutoModelForCausalLM, **options):
+    with torch.no_grad():
+        return kind.from_pretrained(folder, dtype=torch.float32, **options)(torch.tensor([[1, 5, 6, 7, 8]])).logits
+
+
+def test_an_exported_policy_is_the_run_and_says_what_it_is(runs, tmp_path):
+    out = export(runs / "sft", tmp_path / "out")
+    assert logits(out).equal(logits(runs / "sft" / "model"))
+    assert AutoTokenizer.from_pretrained(out).eos_token == "</s>"
+    assert (out / "adapter" / "adapter_model.safetensors").exists()
+    about = (out / "README.md").read_text()
+    assert about.startswith("---\nlibrary_name: transformers\npipeline_tag: text-generation\ntags:\n- clew\n- sft\n")
+    assert "| heldout/nll | " in about
+    assert "lora:\n  rank: 4" in about
+
+
+def test_a_checkpoint_or_the_best_one_can_be_exported(runs, tmp_path):
+    eighth = export(runs / "sft", tmp_path / "eighth", checkpoint="8")
+    assert not logits(eighth).equal(logits(runs / "sft" / "model"))
+    rows = [json.loads(line) for line in (runs / "sft" / "metrics.jsonl").read_text().splitlines()]
+    best = min((row["heldout/nll"], row["step"] + 1) for row in rows if "heldout/nll" in row)[1]
+    assert weights_of(runs / "sft", "best").name == f"checkpoint-{best:06}"
+
+
+def test_the_best_by_a_judge_that_was_not_trained_on(runs, tmp_path):
+    points = [
+        ("model", 0.1, 0.9),
+        ("checkpoints/checkpoint-000004", 0.4, 0.3),
+        ("checkpoints/checkpoint-000008", 0.2, 0.5),
+    ]
+
+    def evaluated(with_gold):
+        rows = [
+            {"folder": str(run / place), "signs": {"heldout": held}, "proxy": {"value": 9.0}}
+            | ({"gold": {"value": gold}} if with_gold else {})
+            for place, gold, held in points
+        ]
+        (tmp_path / "evaluation").mkdir(exist_ok=True)
+        (tmp_path / "evaluation" / "evaluation.json").write_text(json.dumps({"points": rows}))
+        return weights_of(run, "best").name
+
+    run = tmp_path / "ppo"
+    run.mkdir()
+    (run / "run.json").write_text("{}")
+    with pytest.raises(ConfigError, match="nothing says which checkpoint of .* is best"):
+        weights_of(run, "best")
+    assert evaluated(with_gold=True) == "checkpoint-000004"
+    assert evaluated(with_gold=False) == "model"
+
+
+def test_a_reward_model_is_exported_with_its_head(runs, tmp_path):
+    out = export(runs / "rm", tmp_path / "out", half=True)
+    found = logits(out, AutoModelForSequenceClassification, num_labels=1)
+    expected = logits(runs / "rm" / "model", AutoModelForSequenceClassification, num_labels=1)
+    assert found == pytest.approx(expected, abs=0.05)
+    assert not found.equal(expected)
+    assert (out / "model.safetensors").stat().st_size < 0.6 * (
+        runs / "rm" / "model" / "model.safetensors"
+    ).stat().st_size
+    assert "pipeline_tag: text-classification" in (out / "README.md").read_text()
+
+
+def test_what_cannot_be_exported_is_told(runs, tmp_path, monkeypatch):
+    for run, options, says in (
+        (tmp_path, {}, "is no run directory: it has no run.json"),
+        (
+            runs / "sft",
+            {"checkpoint": "7"},
+            r"has no checkpoint '7'; expected result, best, or one of its checkpoints: 4, 8, 12",
+        ),
+    ):
+        with pytest.raises(ConfigError, match=says):
+            export(run, tmp_path / "out", **options)
+    (tmp_path / "there").mkdir()
+    with pytest.raises(ConfigError, match="there is there already; name another folder, or delete it"):
+        export(runs / "sft", tmp_path / "there")
+    monkeypatch.setattr("clew.models.policy.Policy.save", lambda self, folder: forgetful(self, folder))
+    with pytest.raises(ReloadMismatch, match="what was trained was not saved"):
+        export(runs / "sft", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def forgetful(policy, folder):
+    """Saves a model that is not the trained one."""
+    kept = {name: p.clone() for name, p in policy.module.named_parameters()}
+    with torch.no_grad():
+        next(policy.module.parameters()).mul_(0.5)
+    policy.module.save_pretrained(folder)
+    policy.tokenizer.save_pretrained(folder)
+    policy.module.load_state_dict(kept, strict=False)
+
+
+def chat(*arguments, typed):
+    return CliRunner().invoke(app, ["chat", *map(str, arguments)], input=typed)
+
+
+def test_two_models_side_by_side_and_what_is_better_is_kept(runs, tmp_path, world):
+    typed = "how was the soup ?\n2\nand the room ?\n-\n\nhow was the bed ?\n1\n"
+    kept = tmp_path / "pairs.jsonl"
+    found = chat(
+        runs / "sft", world["model"], "--max-tokens", "8", "--save", kept, "--template", "transcript", typed=typed
+    )
+    assert found.exit_code == 0, found.output
+    assert "a new conversation" in found.output
+    one, two = load_examples(Source(path=str(kept)))
+    assert [m.content for m in one.prompt] == ["how was the soup ?"]
+    assert [m.content for m in two.prompt] == ["how was the bed ?"]
+    assert one.answers[0] != one.answers[1]
+    assert json.loads(kept.read_text().splitlines()[0])["cut"]
+
+
+def test_whom_one_cannot_talk_to(runs):
+    assert "is a reward model: it scores and does not speak" in str(chat(runs / "rm", typed="hello\n").exception)
+    assert "one model to talk to, or two side by side; got 3" in str(chat("a", "b", "c", typed="").exception)
+    assert "--save keeps which of two answers is better" in str(chat(runs / "sft", "--save", "x", typed="").exception)
