@@ -131,7 +131,8 @@ def test_a_row_of_a_turn_that_is_too_long_leaves_the_others(tokenizer, tmp_path)
     [Example("id", CHAT[:1], (ROUNDS[1:], ROUNDS[1:2]), (0, 1)), Example("id", CHAT[:1], (ROUNDS[1:],), label=1.0)],
     ids=["pair", "label"],
 )
-def test_what_is_judged_as_a_whole_is_not_cut_into_turns(tokenizer, tmp_path, example):
+def test_templates_that_rewrite_earlier_turns_are_refused(tokenizer, tmp_path, example):
+    """For what is judged as a whole: it is one row."""
     with pytest.raises(ValueError, match="row id: an answer that is judged as a whole has several assistant turns"):
         counting(tokenizer, tmp_path).encode(example)
 

@@ -54,6 +54,7 @@ FAMILIES = {
     ),
     "vicuna": Family("<s> </s>"),
     "falcon": Family("<|endoftext|>", bos=False),
+    "glm4": Family("[gMASK] <sop> <|system|> <|user|> <|assistant|> <|endoftext|>", bos=False),
     "olmo2": Family("<|endoftext|>"),
     "smollm3": Family("<|im_start|> <|end_of_text|> <|im_end|>", bos=False),
     "granite": Family("<|start_of_role|> <|end_of_role|> <|tool_call|> <|end_of_text|>", bos=False),
@@ -212,6 +213,7 @@ CASES = [
     Case("mistral", [[" Lovely.</s>"], [" Small, but quiet.</s>"]], [9, 19]),
     # Nothing ends a turn: EOS is put where an answer ends, so that each has a row.
     Case("falcon", [[" Lovely.<|endoftext|>"], [" Small, but quiet.<|endoftext|>"]], [9, 19]),
+    Case("glm4", [["\nLovely.<|endoftext|>"], ["\nSmall, but quiet.<|endoftext|>"]], [9, 19]),
     # The last turn has an empty block of thinking (19 bytes), which earlier ones lose.
     Case("qwen3", [["<think>\n\n</think>\n\nLovely.<|im_end|>"], ["<think>\n\n</think>\n\nSmall, but quiet.<|im_end|>"]], [27, 37]),
     Case("qwen3", [["Lovely.<|im_end|>"], ["Small, but quiet.<|im_end|>"]], [8, 18], options={"enable_thinking": False}),
@@ -384,6 +386,16 @@ REFUSED = [
 def test_what_a_template_cannot_write_is_refused_with_the_row(bytes_only, name, messages, options, says):
     with pytest.raises(ValueError, match=says):
         codec_of(name, bytes_only, **options).encode(Example("id", (), (messages,)))
+
+
+def test_a_turn_that_opens_thinking_otherwise_than_its_prompt_is_refused(bytes_only):
+    codec = codec_of("chatml", bytes_only)
+    codec.tokenizer.chat_template = (
+        "{% for m in messages %}[{{ m.role }}]{% if m.thinking %}<think>{{ m.thinking }}</think>{% endif %}{{ m.content }}{% endfor %}"
+        "{% if add_generation_prompt %}[assistant]<think>\n{% endif %}"
+    )
+    with pytest.raises(ValueError, match="expected a turn that goes on from its prompt"):
+        codec.encode(Example("id", ASK, (HMM,)))
 
 
 def test_a_prompt_that_a_template_refuses_is_named_as_well(bytes_only):
