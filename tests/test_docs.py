@@ -24,12 +24,15 @@ def test_the_python_of_the_docs_runs(world, tmp_path, monkeypatch):  # noqa: F81
     (tmp_path / "runs" / "sft" / "model").symlink_to(world["model"])
     (tmp_path / "pairs.jsonl").symlink_to(world["pairs"])
     write(tmp_path / "prompts.jsonl", grammar.prompts(num=20, seed=0))
-    recipe, by_step = blocks("python.md", "python")
+    recipe, by_step, notebook = blocks("python.md", "python")
     exec(compile(recipe, "docs/python.md", "exec"), {})
     assert (tmp_path / "runs" / "dpo" / "model" / "model.safetensors").exists()
     names: dict = {}
     exec(compile(by_step, "docs/python.md", "exec"), names)
     assert names["learner"].steps == 5
+    exec(compile(notebook, "docs/python.md", "exec"), names)
+    assert "<html" in names["report"].read_text()
+    assert len(names["rollouts"]) == 6
 
 
 def test_the_methods_of_the_docs_exist():

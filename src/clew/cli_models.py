@@ -13,7 +13,7 @@ from rich.table import Table
 
 from clew.config import ConfigError
 from clew.data.example import Example, prompt_id
-from clew.types import Message, Rollout, Sampling, Text
+from clew.types import Message, Rollout, Sampling, Text, as_column
 
 if TYPE_CHECKING:
     from clew.data.chat import Codec
@@ -131,7 +131,7 @@ def _keep(file: Path, prompt: Text, best_first: Sequence[Rollout]) -> None:
     if not isinstance(prompt, str):
         answers = [[Message("assistant", answer.strip()).as_row()] for answer in answers]
     row = {
-        "prompt": prompt if isinstance(prompt, str) else [m.as_row() for m in prompt],
+        "prompt": as_column(prompt),
         "chosen": answers[0],
         "rejected": answers[1],
         "cut": [place for place, rollout in enumerate(best_first) if rollout.stop != "end"],

@@ -43,6 +43,11 @@ def as_string(text: Text) -> str:
     return json.dumps([(m.role, m.content) if m == Message(m.role, m.content) else m.as_row() for m in text])
 
 
+def as_column(text: Text) -> str | list[dict[str, Any]]:
+    """As files have it: text, or a list of messages."""
+    return text if isinstance(text, str) else [m.as_row() for m in text]
+
+
 @dataclass(frozen=True, slots=True)
 class Prompt:
     """What a policy is asked to continue: tokens for the engine, text for judges and people.

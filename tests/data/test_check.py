@@ -184,3 +184,12 @@ def test_columns_of_other_names_are_told(tmp_path):
     status, told = checked(tmp_path, [{"q": "How?", "a": "So."}])
     assert status == 1
     assert "--column says what they are" in told
+
+
+def test_what_a_message_carries_besides_words_is_converted_too(tmp_path):
+    call = [{"type": "function", "function": {"name": "weather", "arguments": {"city": "Bern"}}}]
+    said = [{"role": "assistant", "content": "", "thinking": "look it up", "tool_calls": call}]
+    rows = [{"prompt": [{"role": "user", "content": "Rain?"}], "completion": said}]
+    (tmp_path / "in.jsonl").write_text(json.dumps(rows[0]))
+    convert(survey(str(tmp_path / "in.jsonl")).examples, tmp_path / "out.jsonl")
+    assert json.loads((tmp_path / "out.jsonl").read_text())["completion"] == said

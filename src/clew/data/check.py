@@ -11,7 +11,7 @@ from typing import Any
 from clew.data.example import Example, NotText
 from clew.data.formats import format_of, parse_row
 from clew.data.sources import read_rows
-from clew.types import Text, as_string
+from clew.types import Text, as_column, as_string
 
 SHOWN = 5
 
@@ -101,7 +101,7 @@ def _content(example: Example) -> str:
 
 
 def _said(answer: Text) -> bool:
-    return bool(answer.strip()) if isinstance(answer, str) else any(m.content.strip() for m in answer)
+    return bool(answer.strip()) if isinstance(answer, str) else any(m.content.strip() or m.tool_calls for m in answer)
 
 
 def _is_ordered(example: Example) -> bool:
@@ -126,8 +126,8 @@ def usable(examples: Sequence[Example]) -> dict[str, int]:
 
 def as_row(example: Example) -> dict[str, Any]:
     """An example in clew's own columns, which are TRL's where TRL has any."""
-    row: dict[str, Any] = {"prompt": _plain(example.prompt)} if example.prompt else {}
-    answers = [_plain(a) for a in example.answers]
+    row: dict[str, Any] = {"prompt": as_column(example.prompt)} if example.prompt else {}
+    answers = [as_column(a) for a in example.answers]
     if len(answers) == 2 and example.ranks == (0, 1):
         row |= {"chosen": answers[0], "rejected": answers[1]}
         row |= {"margin": example.margin} if example.margin else {}
@@ -149,7 +149,3 @@ def convert(examples: Iterable[Example], target: Path) -> int:
     lines = [json.dumps(as_row(e), ensure_ascii=False) for e in examples]
     target.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
     return len(lines)
-
-
-def _plain(text: Text) -> str | list[dict[str, str]]:
-    return text if isinstance(text, str) else [{"role": m.role, "content": m.content} for m in text]

@@ -67,11 +67,12 @@ pre { background: var(--wash); border: 1px solid var(--line); border-radius: 8px
 """
 
 
-def write_report(folder: Path, target: Path) -> Path:
+def write_report(folder: Path | str, target: Path | str) -> Path:
     """Write the report of a run directory, or of a directory of runs, to `target`. Returns `target`.
 
     Raises ValueError when there is no run in `folder`.
     """
+    folder, target = Path(folder), Path(target)
     runs = find_runs(folder)
     if not runs:
         raise ValueError(f"{folder} holds no run (no run.json in it or one level below); expected a run's directory")

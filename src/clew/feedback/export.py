@@ -12,7 +12,7 @@ from typing import Any
 from clew.feedback.aggregate import bradley_terry, elo, outcomes
 from clew.feedback.records import Item, ItemId, Rating, Revision, Thumb
 from clew.feedback.store import Store
-from clew.types import Text
+from clew.types import Text, as_column
 
 Row = dict[str, Any]
 
@@ -50,7 +50,7 @@ def _pair_row(items: Mapping[ItemId, Item], a: ItemId, b: ItemId, votes: Sequenc
 
 def _pair(chosen: Item, rejected: Item, *, agreement: float, margin: float, weight: float) -> Row:
     return {
-        "prompt": _asked(chosen.prompt),
+        "prompt": as_column(chosen.prompt),
         "chosen": _said(chosen),
         "rejected": _said(rejected),
         "agreement": agreement,
@@ -83,7 +83,7 @@ def rankings(store: Store) -> list[Row]:
         ranks = [strengths.index(s) for s in strengths]
         if len(ordered) > 1:
             answers = [item for item, *_ in ordered]
-            row = {"prompt": _asked(prompt), "completions": [_said(item) for item in answers], "ranks": ranks}
+            row = {"prompt": as_column(prompt), "completions": [_said(item) for item in answers], "ranks": ranks}
             rows.append({**row, **_cut(*answers)})
     return rows
 
@@ -102,11 +102,7 @@ def singles(store: Store) -> list[Row]:
 
 
 def _single(item: Item) -> Row:
-    return {"prompt": _asked(item.prompt), "completion": _said(item), **_cut(item)}
-
-
-def _asked(prompt: Text) -> str | list[dict[str, str]]:
-    return prompt if isinstance(prompt, str) else [{"role": m.role, "content": m.content} for m in prompt]
+    return {"prompt": as_column(item.prompt), "completion": _said(item), **_cut(item)}
 
 
 def _said(item: Item) -> str | list[dict[str, str]]:
