@@ -1,11 +1,13 @@
 """Each tracker shows what metrics.jsonl says, each step once, however often the run was killed."""
 
+import importlib.util
 import json
 import multiprocessing
 import os
 import sqlite3
 import struct
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
@@ -23,27 +25,29 @@ def config(folder: Path, *names: object) -> Training:
     return build(Training, {"out": str(folder), "trackers": names, "save_every": 3}, "test")
 
 
-def train(settings: Training, *, dies_in: int | None = None) -> None:
-    """A run whose numbers depend on the step alone."""
+def train(settings: Training, *, dies_in: int | None = None, after_s: float = 0.0) -> None:
+    """A run whose numbers depend on the step alone; `after_s` lets a tracker write what it holds before the run dies."""
     with Run(settings, settings.out, "toy", trackers(settings)) as run:
         for step in run.steps(STEPS, NoState(), save_every=settings.save_every, keep=1):
             if step.number == dies_in:
+                time.sleep(after_s)
                 os._exit(KILLED)  # as kill -9 does: nothing is flushed
             step.track({"loss/nll": 1 / (step.number + 1), "kl": float(step.number)})
         run.finish()
 
 
-def live(settings: Training, *, dies_in: int | None = None) -> None:
+def live(settings: Training, *, dies_in: int | None = None, after_s: float = 0.0) -> None:
     """One life of a run, in a process of its own."""
-    child = multiprocessing.get_context("fork").Process(target=train, args=(settings,), kwargs={"dies_in": dies_in})
+    options = {"dies_in": dies_in, "after_s": after_s}
+    child = multiprocessing.get_context("fork").Process(target=train, args=(settings,), kwargs=options)
     child.start()
     child.join()
     assert child.exitcode == (0 if dies_in is None else KILLED)
 
 
-def live_three_times(settings: Training) -> None:
+def live_three_times(settings: Training, *, after_s: float = 0.0) -> None:
     for dies_in in (2, 5, None):
-        live(settings, dies_in=dies_in)
+        live(settings, dies_in=dies_in, after_s=after_s)
 
 
 EXPECTED = {
@@ -98,10 +102,12 @@ def wandb_records(file: Path) -> Iterator:
         at += 7 + length
 
 
-def test_trackio_goes_on_with_the_same_run_and_shows_every_step_once(tmp_path, monkeypatch):
-    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))  # read when it is imported
-    pytest.importorskip("trackio")
-    live_three_times(config(tmp_path / "run", "trackio"))
+@pytest.mark.parametrize("after_s", [0.0, 1.5], ids=["what it held is lost", "what it held is written"])
+def test_trackio_goes_on_with_the_same_run_and_shows_every_step_once(after_s, tmp_path, monkeypatch):
+    if importlib.util.find_spec("trackio") is None:
+        pytest.skip("trackio is not installed")
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))  # read when it is imported: in the children
+    live_three_times(config(tmp_path / "run", "trackio"), after_s=after_s)
     with sqlite3.connect(tmp_path / "trackio" / "clew.db") as database:
         rows = database.execute("SELECT run_name, step, metrics FROM metrics").fetchall()
     assert len({name for name, _, _ in rows}) == 1

@@ -5,7 +5,7 @@ import math
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from functools import partial
 from numbers import Real
-from typing import Any
+from typing import Any, cast
 
 from pydantic import Field
 
@@ -13,6 +13,7 @@ from clew.batch import evaluate
 from clew.config import Choice, Config, ConfigError, import_function
 from clew.data.collate import collate
 from clew.judges.call import Hangs, call_within
+from clew.models.device import Device
 from clew.models.load import load_judge
 from clew.models.policy import Policy
 from clew.models.reward import ScalarModel
@@ -64,7 +65,8 @@ def _make_one(source: RewardSource, policy: Policy, max_tokens: int) -> Reward:
     if (source.model is None) == (source.function is None):
         raise ConfigError(f"a reward is either a model or a function; got {source!r}")
     if source.model is not None:
-        return partial(score_with_model, load_judge(source.model, policy), max_tokens=max_tokens)
+        judge = load_judge(source.model, policy, device=cast(Device, policy.device.type))
+        return partial(score_with_model, judge, max_tokens=max_tokens)
     assert source.function is not None
     return function_reward(import_function(source.function.name), source.timeout_s, **source.function.options)
 

@@ -1,11 +1,12 @@
 """The frozen reference: an explicit object, never a guess."""
 
 import copy
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from torch import nn
 
 from clew.batch import Batch, Model, Outputs
+from clew.models.device import Device
 from clew.models.load import check_vocabulary, load_policy
 from clew.models.policy import Policy
 
@@ -35,7 +36,7 @@ def load_reference(path: str | None, policy: Policy) -> Model:
     """
     if path is None:
         return AdapterOff(policy) if policy.trunk.adapter else frozen(policy)
-    reference = load_policy(path, precision=policy.trunk.precision)
+    reference = load_policy(path, precision=policy.trunk.precision, device=cast(Device, policy.device.type))
     nn.Module.to(reference.module, policy.device)
     reference.temperature = policy.temperature
     check_vocabulary(reference.tokenizer, policy.tokenizer, path)
