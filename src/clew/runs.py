@@ -7,6 +7,7 @@
     checkpoints/       checkpoint-000100/ …, each with a manifest of hashes
     model/             the result
     run.json           state, versions, ledger
+    hangs.txt, not_finite.json   evidence of what stopped it
 
 A step first journals what it cannot repeat (rollouts, scores, remote replies), fsynced, then learns from it. After
 kill -9 the run goes back to its newest whole checkpoint and repeats the steps since, reading the journal: the
