@@ -379,3 +379,10 @@ def test_the_best_checkpoint_on_held_out_rows_is_kept_and_taken(name, world, tmp
 def test_best_needs_rows_to_go_by(world, tmp_path):
     with pytest.raises(ConfigError, match="result: best goes by held-out rows, and `heldout` names none"):
         run_recipe("sft", tmp_path / "run", configured("sft", world) | {"result": "best"})
+
+
+@pytest.mark.parametrize("loss", ["simpo", "orpo"])
+def test_losses_without_reference_load_none(loss, world, tmp_path, monkeypatch):
+    monkeypatch.setattr("clew.recipes.preference.load_reference", lambda *a: pytest.fail("nobody asks it anything"))
+    out = run_recipe("preference", tmp_path / "run", configured("preference", world) | {"loss": loss, "epochs": 0.5})
+    assert all(row["loss/pair"] > 0 for row in metrics(out))
