@@ -21,6 +21,7 @@ app = typer.Typer(
 )
 
 app.command("init")(cli_start.init)
+app.command("import-config")(cli_start.import_config)
 app.add_typer(cli_data.app, name="data")
 app.command("runs")(cli_runs.list_runs)
 app.command("diff")(cli_runs.diff_runs)

@@ -9,15 +9,12 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from clew.cli_options import Columns, named
 from clew.config import ConfigError
 from clew.data import check, wellformed
 
 AROUND = 24
 """Tokens shown on either side of the border between prompt and answer."""
-
-Columns = Annotated[
-    list[str] | None, typer.Option("--column", help="What a column of another name is: prompt=question.")
-]
 
 app = typer.Typer(no_args_is_help=True, help="Look at a file before training on it, and keep what is well-formed.")
 
@@ -99,14 +96,6 @@ def _refused(screen: Console, found: check.Survey) -> None:
 
 
 UNKNOWN = "columns that clew does not know; --column says what they are"
-
-
-def named(columns: list[str] | None) -> dict[str, str]:
-    """`prompt=question` as the name here and the name in the file."""
-    for column in columns or []:
-        if "=" not in column:
-            raise ConfigError(f"--column {column!r} names nothing; expected name=column, as in prompt=question")
-    return dict(column.split("=", 1) for column in columns or [])
 
 
 def _rows(numbers: list[int]) -> str:

@@ -6,7 +6,9 @@ from typing import Annotated
 import typer
 
 from clew import starter
-from clew.cli_data import Columns, named
+from clew.cli_options import Columns, named
+from clew.peers.aliases import METHODS
+from clew.peers.translate import translate
 
 
 def init(
@@ -20,3 +22,17 @@ def init(
     written, says = starter.start(file, folder, model, named(columns))
     typer.echo(says)
     typer.echo(f"\n{written} is ready; read it, then: clew run {written}")
+
+
+def import_config(
+    file: Annotated[Path, typer.Argument(help="YAML of TRL or LLaMA-Factory.")],
+    method: Annotated[str | None, typer.Option(help=f"Where the file does not say it: {', '.join(METHODS)}.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Where to write; the screen when absent.")] = None,
+) -> None:
+    """Translate a configuration of TRL or LLaMA-Factory; what has no counterpart is said in comments."""
+    recipe, text = translate(file, method)
+    if out is None:
+        typer.echo(text, nl=False)
+        return
+    out.write_text(text.replace("THIS_FILE", str(out)), encoding="utf-8")
+    typer.echo(f"{out} is ready; read it, then: clew {recipe} {out} --show")

@@ -22,24 +22,29 @@ def renaming(file: Path) -> Callable[[Row], Row] | None:
 
     Raises ValueError when `dataset_info.json` is no JSON object.
     """
-    described = file.parent / NAME
-    if not described.exists() or file.name == NAME:
-        return None
+    entries = {} if file.name == NAME else _entries(file.parent)
+    mine = [e for e in entries.values() if e.get("file_name") == file.name]
+    return None if not mine else lambda row: _renamed(row, mine[0])
+
+
+def file_of(name: str, folder: Path) -> Path | None:
+    """The file that a dataset's name stands for in a folder; None where nothing says so."""
+    file = _entries(folder).get(name, {}).get("file_name")
+    return None if file is None else folder / file
+
+
+def _entries(folder: Path) -> dict[str, Mapping[str, Any]]:
+    """What a folder's dataset_info.json describes, by name."""
+    described = folder / NAME
+    if not described.exists():
+        return {}
     try:
         entries = json.loads(described.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise ValueError(f"{described} is not JSON: {error}") from error
     if not isinstance(entries, dict):
         raise ValueError(f"{described}: expected an object of datasets by name; got {type(entries).__name__}")
-    mine = [e for e in entries.values() if isinstance(e, dict) and e.get("file_name") == file.name]
-    return None if not mine else lambda row: _renamed(row, mine[0])
-
-
-def file_of(name: str, folder: Path) -> Path | None:
-    """The file that a dataset's name stands for in a folder; None where nothing says so."""
-    described = folder / NAME
-    entry = json.loads(described.read_text(encoding="utf-8")).get(name, {}) if described.exists() else {}
-    return folder / entry["file_name"] if "file_name" in entry else None
+    return {name: entry for name, entry in entries.items() if isinstance(entry, dict)}
 
 
 def _renamed(row: Row, entry: Mapping[str, Any]) -> Row:

@@ -1,0 +1,116 @@
+"""`clew import-config`: a configuration of TRL or LLaMA-Factory as one of clew's, with the same meaning.
+
+Options that stand alone go through `aliases.ALIASES`, those that mean something together through
+`together.TOGETHER`. What has no counterpart is said, with the reason.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from clew.config import ConfigError, build, read_yaml
+from clew.peers.aliases import ALIASES, COMMON, DEFAULTS, METHODS, PAIR_LOSSES, SAID, SETTLED, STAGES
+from clew.peers.together import TOGETHER, Plan
+from clew.pipeline import recipe
+
+
+def translate(file: Path, method: str | None = None) -> tuple[str, str]:
+    """The recipe, and its YAML with comments. Raises ConfigError when the file does not say which method it is for."""
+    theirs = {k: v for k, v in read_yaml(file).items() if v is not None}
+    is_llama = "stage" in theirs or "finetuning_type" in theirs
+    tool = "llamafactory" if is_llama else "trl"
+    method = method or (STAGES.get(theirs.get("stage", "sft")) if is_llama else _guess(theirs))
+    if method not in METHODS:
+        raise ConfigError(f"{file} does not say what it is for; --method is one of {', '.join(METHODS)}")
+    defaults = {**COMMON, **DEFAULTS.get((tool, method), {})}
+    plan = Plan(tool, method, file.parent, theirs, {**defaults, **theirs})
+    for together in TOGETHER:
+        together(plan)
+    _alone(plan)
+    kind = recipe(METHODS[method])[1]
+    for path in [p for p in plan.ours if p.split(".")[0] not in kind.model_fields]:
+        plan.notes[path] = f"{METHODS[method]} has no such option; it was {plan.ours.pop(path)!r}"
+    nested = _nested(plan.ours)
+    build(kind, nested, f"{file}, translated")
+    return METHODS[method], _written(plan, nested, file)
+
+
+def _guess(theirs: Mapping[str, Any]) -> str | None:
+    """TRL's files do not name their trainer; some options belong to one alone."""
+    telling = {
+        "grpo": ("scale_rewards", "epsilon", "num_iterations", "reward_funcs", "reward_model_name_or_path"),
+        "rloo": ("normalize_advantages",),
+        "kto": ("desirable_weight", "undesirable_weight"),
+        "reward": ("center_rewards_coefficient",),
+        "dpo": ("precompute_ref_log_probs", "f_divergence_type", "loss_weights", "sync_ref_model"),
+        "sft": ("packing", "completion_only_loss", "assistant_only_loss", "dataset_text_field"),
+    }
+    found = next((method for method, names in telling.items() if any(n in theirs for n in names)), None)
+    if found is None and str(theirs.get("loss_type")) in PAIR_LOSSES:
+        return "kto" if theirs["loss_type"] == "kto" else "dpo"
+    return found
+
+
+def _alone(plan: Plan) -> None:
+    for name, value in plan.all.items():
+        if name in plan.done:
+            continue
+        path, change = ALIASES.get(name, ("", str))
+        try:
+            if path:
+                plan.ours[path] = change(value)
+            elif name in plan.theirs and name not in SAID:
+                plan.notes[name] = SETTLED.get(name, "no counterpart")
+        except (KeyError, ValueError, TypeError):
+            plan.notes[name] = f"no counterpart for the value {value!r}"
+
+
+def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """Dotted paths as a tree."""
+    tree: dict[str, Any] = {}
+    for path, value in flat.items():
+        *parents, last = path.split(".")
+        at = tree
+        for parent in parents:
+            at = at.setdefault(parent, {})
+        at[last] = value
+    return tree
+
+
+ORDER = (
+    "out",
+    "model",
+    "reference",
+    "lora",
+    "data",
+    "heldout",
+    "result",
+    "encoding",
+    "reward",
+    "loss",
+    "advantages",
+    "kl",
+)
+
+
+def _written(plan: Plan, nested: Mapping[str, Any], file: Path) -> str:
+    names = {"trl": "TRL", "llamafactory": "LLaMA-Factory"}[plan.tool]
+    head = [
+        f"# {file.name} ({names}, {plan.method}), translated by `clew import-config`. To run it:",
+        "#   clew " + METHODS[plan.method] + " THIS_FILE",
+        f"# Where {file.name} is silent, {names}'s defaults are written out.",
+    ]
+    keys = [k for k in ORDER if k in nested] + [k for k in nested if k not in ORDER]
+    ordered = {k: nested[k] for k in keys}
+    body = yaml.safe_dump(ordered, sort_keys=False, allow_unicode=True, default_flow_style=None, width=110)
+    return "\n".join([*head, body.rstrip(), *_remarks(plan)]) + "\n"
+
+
+def _remarks(plan: Plan) -> Iterator[str]:
+    if plan.notes:
+        yield "# Not translated, or to be looked at:"
+    for name, why in plan.notes.items():
+        given = f" ({plan.theirs[name]!r:.60})" if name in plan.theirs else ""
+        yield f"#   {name}{given}: {why}"
