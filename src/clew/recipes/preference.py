@@ -45,7 +45,8 @@ def run(config: Preference) -> None:
         if run.is_finished:
             return
         policy = start_policy(config)
-        reference = load_reference(config.reference, policy)
+        free = config.loss.bind(LOSSES).func in REFERENCE_FREE
+        reference = None if free else load_reference(config.reference, policy)
         codec = Codec(policy.tokenizer, config.encoding)
         items = arranged(codec.answers(load_examples(config.data)), config)
         held = pairs_of(codec.answers(load_examples(config.heldout))) if config.heldout else []
@@ -60,7 +61,9 @@ def run(config: Preference) -> None:
         run.finish()
 
 
-def train(policy: Model, reference: Model, items: list[Item], held: list[Item], config: Preference, run: Loop) -> None:
+def train(
+    policy: Model, reference: Model | None, items: list[Item], held: list[Item], config: Preference, run: Loop
+) -> None:
     total = max(1, round(config.epochs * len(items) / config.batch))
     learner = Learner(policy, config.learner, total_steps=total)
     refs, held_refs = summed_logps(reference, items, config), summed_logps(reference, held, config)
@@ -151,8 +154,10 @@ def kto_objective(loss: partial[Tensor]) -> Objective:
     return objective
 
 
-def summed_logps(model: Model, items: list[Item], config: Preference) -> list[Tensor]:
-    """Log-probability of every row, without gradient: a tensor an item."""
+def summed_logps(model: Model | None, items: list[Item], config: Preference) -> list[Tensor]:
+    """Log-probability of every row, without gradient: a tensor an item; zeros of no model."""
+    if model is None:
+        return [torch.zeros(len(rows)) for _, rows in items]
     found: list[Tensor] = []
     for start in range(0, len(items), 256):
         batch = make_batch(chunk := items[start : start + 256])
@@ -162,7 +167,7 @@ def summed_logps(model: Model, items: list[Item], config: Preference) -> list[Te
     return found
 
 
-def reference_point(policy: Model, reference: Model, items: list[Item], config: Preference) -> Tensor:
+def reference_point(policy: Model, reference: Model | None, items: list[Item], config: Preference) -> Tensor:
     """KTO's z for the whole step, [N]: the mean log-ratio of mismatched prompts and answers."""
     rows = mismatched([rows[0] for _, rows in items], max_length=config.encoding.max_length)
     swapped = [(example, [row]) for (example, _), row in zip(items, rows, strict=True)]
