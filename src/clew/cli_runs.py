@@ -10,7 +10,8 @@ from rich.console import Console
 from rich.table import Table
 
 from clew.config import ConfigError
-from clew.runs import differences, read_lines
+from clew.durable import read_lines
+from clew.runs import differences
 from clew.track import KEY_METRICS
 
 

@@ -12,9 +12,10 @@ from torch import nn
 from clew import __version__
 from clew.config import ConfigError
 from clew.data.chat import Encoded
+from clew.durable import read_lines
 from clew.models.load import is_scalar, load_policy, load_scalar
 from clew.models.reload import check_reload
-from clew.runs import best_checkpoint, checkpoints, read_lines
+from clew.runs import best_checkpoint, checkpoints
 
 
 def export(run: Path, out: Path, *, checkpoint: str = "result", half: bool = False) -> Path:

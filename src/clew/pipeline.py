@@ -22,7 +22,7 @@ from typing import Any, NamedTuple, get_type_hints
 from pydantic import Field
 
 from clew.config import Config, ConfigError, apply_overrides, build, read_yaml
-from clew.runs import write_durably
+from clew.durable import write_durably
 
 RECIPES = ("prepare", "pretrain", "sft", "label", "reward", "preference", "rl", "evaluate", "report")
 

@@ -14,9 +14,7 @@ kill -9 the run goes back to its newest whole checkpoint and repeats the steps s
 weights end bit-identical, and no metric row is lost or doubled.
 """
 
-import hashlib
 import json
-import os
 import platform
 import re
 import shutil
@@ -34,6 +32,7 @@ import yaml
 from pydantic import BaseModel
 
 from clew import __version__
+from clew.durable import broken, fsync, read_lines, seal, write_durably
 from clew.failure import Failure, check_space, is_out_of_memory, memory_for
 from clew.track import Tracker
 
@@ -224,7 +223,7 @@ class Run:
         """Mark the run as done, its model on disk: a pipeline skips it from now on. The journal has served."""
         for path in (*self.model_folder.rglob("*"), self.model_folder, self.folder):
             if path.exists():
-                _fsync(path)
+                fsync(path)
         shutil.rmtree(self.folder / "journal", ignore_errors=True)
         self._set_info(state="finished", ledger=dict(self.ledger))
 
@@ -239,7 +238,7 @@ class Run:
         # Metric rows that the checkpoint's step count vouches for must be on disk before it is.
         for name in ("metrics.jsonl", "samples.jsonl"):
             if (self.folder / name).exists():
-                _fsync(self.folder / name)
+                fsync(self.folder / name)
         target = folder / f"checkpoint-{step:0{STEP_DIGITS}}"
         building = folder / f"{target.name}.partial"
         shutil.rmtree(building, ignore_errors=True)
@@ -249,7 +248,7 @@ class Run:
         seal(building)
         shutil.rmtree(target, ignore_errors=True)
         building.rename(target)
-        _fsync(folder)
+        fsync(folder)
         best = best_checkpoint(self.folder)
         for old in checkpoints(self.folder)[:-keep] if keep else []:
             if old != best:
@@ -333,42 +332,6 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
     return found
 
 
-def write_durably(file: Path, text: str) -> None:
-    """Write a whole file or nothing: to a neighbour, fsync, rename, fsync the folder."""
-    building = file.with_name(file.name + ".partial")
-    with building.open("w", encoding="utf-8") as handle:
-        handle.write(text)
-        handle.flush()
-        os.fsync(handle.fileno())
-    building.replace(file)
-    _fsync(file.parent)
-
-
-def read_lines(file: Path) -> list[str]:
-    """Lines of a JSONL file: ended by a newline alone, since texts may hold other line separators."""
-    return [line for line in file.read_text(encoding="utf-8").split("\n") if line]
-
-
-def seal(folder: Path) -> None:
-    """Write a manifest of sha256 over every file of a folder, everything fsynced."""
-    hashes = {f.relative_to(folder).as_posix(): _sha256(f) for f in sorted(folder.rglob("*")) if f.is_file()}
-    for name in hashes:
-        _fsync(folder / name)
-    write_durably(folder / "manifest.json", json.dumps(hashes, indent=1))
-
-
-def broken(folder: Path) -> str | None:
-    """What is wrong with a sealed folder; None when it is whole."""
-    try:
-        hashes = json.loads((folder / "manifest.json").read_text())
-        for name, expected in hashes.items():
-            if _sha256(folder / name) != expected:
-                return f"{name} does not match its hash"
-    except (OSError, ValueError) as error:
-        return str(error)
-    return None
-
-
 BEST = {"heldout/accuracy": 1, "heldout/correlation": 1, "heldout/nll": -1}
 """Held-out metrics that tell checkpoints apart; -1 where less is better."""
 
@@ -394,16 +357,3 @@ def _step_of(line: str) -> int:
     with suppress(ValueError):
         return int(json.loads(line)["step"])
     return 1 << 62
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
-
-
-def _fsync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

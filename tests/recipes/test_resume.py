@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from clew.config import Config
+from clew.durable import read_lines
 from clew.evaluate.report import write_report
-from clew.runs import NoState, Run, RunExists, read_lines
+from clew.runs import NoState, Run, RunExists
 
 from .conftest import assert_same, configured, metrics, run_recipe
 

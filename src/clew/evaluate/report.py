@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from clew import __version__
-from clew.runs import read_lines
+from clew.durable import read_lines
 
 Point = Mapping[str, Any]
 
