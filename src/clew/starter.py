@@ -30,6 +30,11 @@ class Shape:
     """For a tokenizer that brings none, where the rows are conversations."""
     max_length: int = 512
     max_tokens: int = 128
+    width: int = 768
+    """Of the model: narrower ones take larger steps (arXiv 2203.03466)."""
+
+    def rate(self, at_1024: float) -> str:
+        return f"{at_1024 * min(max(1024 / self.width, 0.25), 32):.0e}"
 
 
 def kind_of(example: Example) -> Kind:
@@ -90,7 +95,8 @@ def shape_of(examples: Sequence[Example], rows: int, model: str | None) -> Shape
     context = getattr(config, "max_position_embeddings", None) or 1 << 20
     answer = _rounded_up(answers, 16) if answers else 64
     whole = min(_rounded_up([p + a for p, a in zip(prompts, answers or [64] * len(prompts), strict=True)], 64), context)
-    return Shape(rows, None if tokenizer.chat_template else template, whole, min(answer, max(whole // 2, 1)))
+    width = getattr(config, "hidden_size", None) or Shape.width
+    return Shape(rows, None if tokenizer.chat_template else template, whole, min(answer, max(whole // 2, 1)), width)
 
 
 def _lengths(examples: Sequence[Example], count: Any) -> tuple[list[int], list[int]]:
@@ -121,6 +127,8 @@ def _yaml(file: str, kind: Kind, shape: Shape, model: str, out: Path, num_heldou
         "file": file, "what": what, "rows": shape.rows, "heldout": num_heldout, "out": out, "model": json.dumps(model),
         "name": re.sub(r"\W+", "-", out.name) or "mine", "max_length": shape.max_length, "max_tokens": shape.max_tokens,
         "batch": batch, "template": TEMPLATE if shape.template else "", "prompts": min(batch, 8),
+        "passes": 3 if shape.rows < 2000 else 1, "sft_lr": shape.rate(2e-5), "judge_lr": shape.rate(1e-5),
+        "preference_lr": shape.rate(2e-6), "rl_lr": shape.rate(1e-6),
     }  # fmt: skip
     return re.sub(r"(?<=\S) {2,}# ", "  # ", "".join(part.format(**filled) for part in (HEAD, *stages)))
 
@@ -176,7 +184,7 @@ SFT = """
     heldout: {{path: "{out}/heldout.jsonl"}}  # the loss on these is in sft/result.json
     epochs: 2  # passes over the data; the held-out loss says when it is too many
     batch: {batch}  # rows a step
-    learner: {{lr: 2.0e-5, warmup: 0.05}}  # step size; ten times as much for models below 100 million parameters
+    learner: {{lr: {sft_lr}, warmup: 0.05}}  # size of a step, larger for small models; smaller if the loss jumps
 """
 DPO = """
   dpo:  # prefer the chosen to the rejected answers
@@ -185,9 +193,9 @@ DPO = """
     data: {{path: "{out}/train.jsonl"}}
     heldout: {{path: "{out}/heldout.jsonl"}}  # how often it prefers the chosen one is in dpo/result.json
     loss: {{name: dpo, beta: 0.1}}  # beta: how closely to stay by the sft model; larger is closer
-    epochs: 1
+    epochs: {passes}
     batch: {batch}
-    learner: {{lr: 2.0e-6, warmup: 0.1}}
+    learner: {{lr: {preference_lr}, warmup: 0.1}}
 """
 KTO = """
   kto:  # more of what was found good, less of what was found bad
@@ -195,9 +203,9 @@ KTO = """
     model: {model}  # folder or hub name of a model that can already answer
     data: {{path: "{out}/train.jsonl"}}
     loss: {{name: kto, beta: 0.1}}  # beta: how closely to stay by the model; larger is closer
-    epochs: 1
+    epochs: {passes}
     batch: {batch}  # answers a step
-    learner: {{lr: 2.0e-6, warmup: 0.1}}
+    learner: {{lr: {preference_lr}, warmup: 0.1}}
 """
 JUDGE = """
   judge:  # a reward model of the same labels; how often it is right is in judge/result.json
@@ -208,7 +216,7 @@ JUDGE = """
     loss: {loss}
     epochs: 2
     batch: {batch}
-    learner: {{lr: 1.0e-5, warmup: 0.05}}
+    learner: {{lr: {judge_lr}, warmup: 0.05}}
 """
 EVALUATION = """
   evaluation:  # is it better? Answers to held-out prompts, before and after
@@ -233,7 +241,7 @@ REWARD = """
     loss: {loss}
     epochs: 2  # passes over the data; reward models overfit soon
     batch: {batch}  # prompts a step, each with all its answers
-    learner: {{lr: 1.0e-5, warmup: 0.05}}
+    learner: {{lr: {judge_lr}, warmup: 0.05}}
 
 # Then let a policy learn from it: recipe rl with `reward: [{{model: "@reward/model"}}]` (docs/pipelines.md).
 """
@@ -249,7 +257,7 @@ RL = """
     group: 8  # answers to each, compared with each other
     advantages: group_normalised
     kl: {{coefficient: 0.02, place: loss, loss: forward}}  # how dearly moving away from the start is paid for
-    learner: {{lr: 1.0e-6, schedule: constant}}
+    learner: {{lr: {rl_lr}, schedule: constant}}
     save_every: 20
 """
 
