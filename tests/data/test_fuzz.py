@@ -9,7 +9,8 @@ from clew.data.check import as_row, problems, usable
 from clew.data.formats import FORMATS, parse_row
 from clew.data.sources import read_rows
 
-from .test_formats import CASES
+from .test_exports import CASES as EXPORTS
+from .test_formats import CASES, VERL
 
 REPLIES = [{"text": t, "role": "assistant", "rank": i, "replies": []} for i, t in enumerate("ab")]
 MORE = (
@@ -22,6 +23,15 @@ MORE = (
         "rejected": [{"role": "assistant", "content": "b"}],
     },
     {"input": "q", "steps": ["a", "b"], "mistake_index": 1},
+    {
+        "prompt": "q",
+        "response_1": "a",
+        "response_2": "b",
+        "better.responses": ["response_1"],
+        "better.responses.status": ["submitted"],
+    },
+    VERL,
+    *(row for _, row, *_ in EXPORTS),
 )
 COLUMNS = sorted(
     {c for f in FORMATS for c in (*f.columns, *f.optional)} | {"weight", "cut", "annotator1", "prediction 2"}
