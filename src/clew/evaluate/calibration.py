@@ -11,6 +11,8 @@ import numpy as np
 
 from clew.evaluate.winrate import Interval
 
+Numbers = Sequence[float] | np.ndarray
+
 
 class Bin(NamedTuple):
     """Predictions of similar probability: what they said on average, and how often it came true.
@@ -23,7 +25,7 @@ class Bin(NamedTuple):
     size: int
 
 
-def reliability(probabilities: Sequence[float], outcomes: Sequence[float], *, bins: int = 10) -> list[Bin]:
+def reliability(probabilities: Numbers, outcomes: Numbers, *, bins: int = 10) -> list[Bin]:
     """Predictions in bins of about equal size, from the least probable on; equal probabilities share a bin.
 
     Outcomes are 0 or 1, or between them where half a success is counted. Raises ValueError for probabilities outside
@@ -44,14 +46,14 @@ def reliability(probabilities: Sequence[float], outcomes: Sequence[float], *, bi
     return [Bin(float(p[i].mean()), float(y[i].mean()), int(i.sum())) for i in inside if i.any()]
 
 
-def expected_calibration_error(probabilities: Sequence[float], outcomes: Sequence[float], *, bins: int = 10) -> float:
+def expected_calibration_error(probabilities: Numbers, outcomes: Numbers, *, bins: int = 10) -> float:
     """Mean distance of frequency and probability over the bins, by their size (ECE; arXiv 1706.04599, eq. 3)."""
     found = reliability(probabilities, outcomes, bins=bins)
     return sum(b.size * abs(b.frequency - b.probability) for b in found) / sum(b.size for b in found)
 
 
 def error_if_calibrated(
-    probabilities: Sequence[float], *, bins: int = 10, seed: int = 0, draws: int = 200
+    probabilities: Numbers, *, bins: int = 10, seed: int = 0, draws: int = 200
 ) -> tuple[float, float]:
     """Mean and 95th percentile of the calibration error when outcomes truly have these probabilities.
 
@@ -60,32 +62,32 @@ def error_if_calibrated(
     rng = np.random.default_rng(seed)
     p = np.asarray(probabilities, dtype=float)
     drawn = (rng.random((draws, len(p))) < p).astype(float)
-    errors = [expected_calibration_error(p.tolist(), outcomes.tolist(), bins=bins) for outcomes in drawn]
+    errors = [expected_calibration_error(p, outcomes, bins=bins) for outcomes in drawn]
     return float(np.mean(errors)), float(np.quantile(errors, 0.95))
 
 
-def pair_confidence(margins: Sequence[float]) -> tuple[list[float], list[float]]:
+def pair_confidence(margins: Numbers) -> tuple[np.ndarray, np.ndarray]:
     """Of pairs: the probability of the answer that the model prefers, from 0.5 on, and whether it was chosen.
 
     That every pair is stored with its chosen answer first says nothing of the model: without this, outcomes would all
     be 1. An equal pair was half right.
     """
-    return (1 / (1 + np.exp(-np.abs(margins)))).tolist(), correct(margins).tolist()
+    return 1 / (1 + np.exp(-np.abs(margins))), correct(margins)
 
 
-def correct(margins: Sequence[float]) -> np.ndarray:
+def correct(margins: Numbers) -> np.ndarray:
     """1 where the chosen answer has the larger score, 0.5 where both have the same."""
     x = np.asarray(margins, dtype=float)
     return (x > 0) + 0.5 * (x == 0)
 
 
-def accuracy(margins: Sequence[float], groups: Sequence[Hashable] | None = None, *, seed: int = 0) -> Interval:
+def accuracy(margins: Numbers, groups: Sequence[Hashable] | None = None, *, seed: int = 0) -> Interval:
     """Share of pairs in the right order, equal scores counting half. Pairs of a group are resampled together."""
-    right = correct(margins).tolist()
+    right = correct(margins)
     return grouped_mean_interval(right, range(len(right)) if groups is None else groups, seed=seed)
 
 
-def described(margins: Sequence[float], groups: Sequence[Hashable] | None = None) -> dict[str, float]:
+def described(margins: Numbers, groups: Sequence[Hashable] | None = None) -> dict[str, float]:
     """Accuracy with its interval, calibration error and number of pairs, for a file of results."""
     right = accuracy(margins, groups)
     error = expected_calibration_error(*pair_confidence(margins))
@@ -99,7 +101,7 @@ def described(margins: Sequence[float], groups: Sequence[Hashable] | None = None
 
 
 def grouped_mean_interval(
-    values: Sequence[float], groups: Sequence[Hashable], *, seed: int = 0, resamples: int = 2000
+    values: Numbers, groups: Sequence[Hashable], *, seed: int = 0, resamples: int = 2000
 ) -> Interval:
     """Mean over rows with its percentile bootstrap interval, whole groups resampled: rows of one prompt, one rater.
 
