@@ -12,6 +12,7 @@ from rich.text import Text
 from clew.cli_options import Columns, named
 from clew.config import ConfigError
 from clew.data import check, wellformed
+from clew.data.example import best_alone
 
 AROUND = 24
 """Tokens shown on either side of the border between prompt and answer."""
@@ -56,7 +57,7 @@ def check_file(
     fitting = [i for i, e in enumerate(found.examples) if method is None or check.USES[method][1](e)]
     if model is not None and fitting:
         encoding = {"template": template, "max_length": max_length, "truncation": truncation}
-        _tokens(screen, found, fitting, model, encoding, prompts_only=method == "rl")
+        _tokens(screen, found, fitting, model, encoding, method)
     if convert is not None:
         screen.print(f"{check.convert((found.examples[i] for i in fitting), convert):7} rows written to {convert}")
     raise typer.Exit(1 if found.refused or not fitting else 0)
@@ -111,8 +112,7 @@ def _tokens(
     places: list[int],
     model: str,
     encoding: dict[str, object],
-    *,
-    prompts_only: bool,
+    method: str | None,
 ) -> None:
     """What a method would see: the first rows token by token, and what happens to all of them."""
     from transformers import AutoTokenizer
@@ -124,7 +124,10 @@ def _tokens(
 
     logging.set_verbosity_error()  # rows that are too long are counted here
     codec = Codec(AutoTokenizer.from_pretrained(model), build(Encoding, encoding, "options"))
-    seen = look([found.examples[i] for i in places], codec, prompts_only=prompts_only)
+    examples = [found.examples[i] for i in places]
+    if method == "sft":
+        examples = [best_alone(e) for e in examples]
+    seen = look(examples, codec, prompts_only=method == "rl")
     for row in seen.rows[: check.SHOWN]:
         screen.print(_line([str(codec.tokenizer.convert_ids_to_tokens(token)) for token in row.tokens], row.mask))
     screen.print("\n[green]learnt[/green] [dim]read only[/dim]")

@@ -38,7 +38,7 @@ def test_odd_rows_are_counted(file):
         "pairs or rankings that are all ties": [5],
     }
     ways = usable(found.examples)
-    assert (ways["dpo"], ways["reward"], ways["sft"], ways["pretrain"], ways["rl"]) == (5, 5, 0, 0, 6)
+    assert (ways["dpo"], ways["reward"], ways["sft"], ways["pretrain"], ways["rl"]) == (5, 5, 5, 0, 6)
 
 
 def test_wrong_rows_are_told_and_the_rest_is_read(tmp_path):
@@ -83,7 +83,7 @@ def test_the_command_shows_tokens_and_exits_by_what_it_finds(file, world_model, 
     assert re.search(r"pairs or rankings that conflict with another row +3  row 1, 2, 3\n", told.output)
     assert "</s>" in told.output
     assert "tokens a row: median" in told.output
-    told = CliRunner().invoke(app, ["data", "check", str(file), "--for", "sft", "--heldout", str(file)])
+    told = CliRunner().invoke(app, ["data", "check", str(file), "--for", "pretrain", "--heldout", str(file)])
     assert told.exit_code == 1
     assert "3 prompts of" in told.output
     out = tmp_path / "out.jsonl"

@@ -386,3 +386,17 @@ def test_losses_without_reference_load_none(loss, world, tmp_path, monkeypatch):
     monkeypatch.setattr("clew.recipes.preference.load_reference", lambda *a: pytest.fail("nobody asks it anything"))
     out = run_recipe("preference", tmp_path / "run", configured("preference", world) | {"loss": loss, "epochs": 0.5})
     assert all(row["loss/pair"] > 0 for row in metrics(out))
+
+
+def test_sft_imitates_the_chosen_answers_of_pairs_and_never_the_rejected(world, tmp_path):
+    chosen = [json.loads(line) for line in Path(world["pairs"]).read_text().splitlines()]
+    rows = [{"prompt": row["prompt"], "completion": row["chosen"]} for row in chosen]
+    write(tmp_path / "chosen.jsonl", rows)
+    (tmp_path / "long.jsonl").write_text(json.dumps({"prompt": "a", "chosen": " b", "rejected": " b" * 500}))
+    values = configured("sft", world) | {"epochs": 0.5}
+    models = [
+        run_recipe("sft", tmp_path / name, values | {"data": {"path": str(path)}}) / "model" / "model.safetensors"
+        for name, path in (("pairs", world["pairs"]), ("chosen", tmp_path / "chosen.jsonl"))
+    ]
+    assert models[0].read_bytes() == models[1].read_bytes()
+    run_recipe("sft", tmp_path / "long", values | {"data": {"path": str(tmp_path / "long.jsonl")}})

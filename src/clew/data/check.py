@@ -110,7 +110,7 @@ def _is_ordered(example: Example) -> bool:
 
 USES: dict[str, tuple[str, Callable[[Example], bool]]] = {
     "pretrain": ("plain text", lambda e: not e.prompt and any(isinstance(a, str) for a in e.answers)),
-    "sft": ("an answer", lambda e: len(e.answers) == 1 and not e.ranks),
+    "sft": ("an answer; of several the best", lambda e: len(e.answers) == 1 or _is_ordered(e)),
     "reward": ("answers in an order, or one with a label", lambda e: _is_ordered(e) or e.label is not None),
     "dpo": ("two answers, one better", _is_ordered),
     "kto": ("an answer labelled true or false, or a pair", lambda e: _is_ordered(e) or e.label in (0, 1)),

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from clew.types import Text, as_string
@@ -53,6 +53,13 @@ def ranked(prompt: Text, answers: Sequence[Text], ranks: Sequence[int], cut: Seq
         tuple(ranks[i] for i in order),
         cut=tuple(place for place, i in enumerate(order) if i in cut),
     )
+
+
+def best_alone(example: Example) -> Example:
+    """What there is to imitate: of several answers the best."""
+    if len(example.answers) < 2:
+        return example
+    return replace(example, answers=example.answers[:1], ranks=(), cut=(0,) if 0 in example.cut else ())
 
 
 def in_steps(prompt: Text, steps: Sequence[str], labels: Sequence[float]) -> Example:

@@ -154,6 +154,7 @@ def compared(now: Record, start: Record) -> dict[str, Any]:
     return {
         **with_gold,
         "proxy": mean_interval(now["judges"][0])._asdict(),
+        "proxy_gain": paired_gain(now["judges"][0], start["judges"][0])._asdict(),
         "kl": mean_interval(now["kl"])._asdict(),
         "length": mean_interval(now["length"])._asdict(),
         "ended": float(np.mean(now["ended"])),
@@ -166,10 +167,9 @@ def compared(now: Record, start: Record) -> dict[str, Any]:
 def headline(row: dict[str, Any]) -> str:
     """One policy in a line."""
     alarms = [f["rule"] for f in row["findings"] if f["state"] == "alarm"]
-    gain = "gold not asked"
-    if "gain" in row:
-        gain = "gold {value:+.2f} [{low:+.2f}, {high:+.2f}] against the start".format(**row["gain"])
-    return f"{row['policy']}: {gain}, KL {row['kl']['value']:.1f} nats, alarms: {', '.join(alarms) or 'none'}"
+    judge, gain = ("gold", row["gain"]) if "gain" in row else ("no gold, the proxy says", row["proxy_gain"])
+    better = "{value:+.2f} [{low:+.2f}, {high:+.2f}] against the start".format(**gain)
+    return f"{row['policy']}: {judge} {better}, KL {row['kl']['value']:.1f} nats, alarms: {', '.join(alarms) or 'none'}"
 
 
 def signs_of(now: Record, start: Record) -> Signs:

@@ -3,6 +3,7 @@
 from clew.batch import Averaging, Batch, Metric, Model, Outputs, Term, evaluate, token_weights
 from clew.data.chat import Codec, Encoded, Encoding
 from clew.data.collate import collate
+from clew.data.example import best_alone
 from clew.data.sources import Source, load_examples, step_indices
 from clew.learn.checkpoint import TrainState
 from clew.learn.finetuning import HeldOut, start_policy, take_result
@@ -33,9 +34,9 @@ def run(config: SFT) -> None:
             return
         policy = start_policy(config)
         codec = Codec(policy.tokenizer, config.encoding)
-        rows = [encoded[0] for _, encoded in codec.answers(load_examples(config.data))]
+        rows = demonstrations(config.data, codec)
         run.note(f"sft: {dict(codec.counts)}")
-        held = [encoded[0] for _, encoded in codec.answers(load_examples(config.heldout))] if config.heldout else []
+        held = demonstrations(config.heldout, codec) if config.heldout else []
         policy.stop_at(codec.stops())
         check_rows([*rows, *held], policy.stop_ids, policy.trunk.context)
         train(policy, rows, held, config, run)
@@ -45,6 +46,11 @@ def run(config: SFT) -> None:
         if held:
             run.write("result.json", {"heldout": {"nll": mean_nll(policy, held, config)}})
         run.finish()
+
+
+def demonstrations(source: Source, codec: Codec) -> list[Encoded]:
+    """Answers to imitate, of pairs and rankings the best."""
+    return [rows[0] for _, rows in codec.answers([best_alone(e) for e in load_examples(source)])]
 
 
 def train(policy: Model, rows: list[Encoded], held: list[Encoded], config: SFT, run: Loop) -> None:
