@@ -64,7 +64,8 @@ def chat(
     screen = Console(highlight=False)
     speakers = [_speaker(name, checkpoint, template) for name in models]
     histories: list[tuple[Message, ...]] = [() for _ in speakers]
-    sampling = Sampling(max_tokens, temperature)
+    room = min(s.codec.encoding.max_length for s in speakers)
+    sampling = Sampling(min(max_tokens, room // 2), temperature)
     for turn, line in enumerate(_lines(screen)):
         if not line.strip():
             histories = [() for _ in speakers]

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from clew.config import ConfigError
-from clew.durable import read_lines
+from clew.durable import read_rows
 from clew.runs import differences
 from clew.track import KEY_METRICS
 
@@ -59,8 +59,7 @@ def _about(run: Path) -> dict[str, Any]:
     if not (run / "run.json").exists():
         raise ConfigError(f"{run} is no run directory: it has no run.json")
     info = json.loads((run / "run.json").read_text())
-    rows = read_lines(run / "metrics.jsonl") if (run / "metrics.jsonl").exists() else []
-    last = json.loads(rows[-1]) if rows else {}
+    last = dict(*read_rows(run / "metrics.jsonl")[-1:])
     cpu = info.get("ledger", {}).get("cpu_seconds")
     return {
         "config": yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8")),

@@ -3,7 +3,9 @@
 import hashlib
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 
 def write_durably(file: Path, text: str) -> None:
@@ -20,6 +22,15 @@ def write_durably(file: Path, text: str) -> None:
 def read_lines(file: Path) -> list[str]:
     """Lines of a JSONL file: ended by a newline alone, since texts may hold other line separators."""
     return [line for line in file.read_text(encoding="utf-8").split("\n") if line]
+
+
+def read_rows(file: Path) -> list[dict[str, Any]]:
+    """Rows of a JSONL file that may not be there; a last one that a crash has torn is left out."""
+    lines = read_lines(file) if file.exists() else []
+    rows = [json.loads(line) for line in lines[:-1]]
+    with suppress(json.JSONDecodeError):
+        rows += [json.loads(line) for line in lines[-1:]]
+    return rows
 
 
 def seal(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch import nn
 from clew import __version__
 from clew.config import ConfigError
 from clew.data.chat import Encoded
-from clew.durable import read_lines
+from clew.durable import read_rows
 from clew.models.load import is_scalar, load_policy, load_scalar
 from clew.models.reload import check_reload
 from clew.runs import best_checkpoint, checkpoints
@@ -48,7 +49,7 @@ def weights_of(run: Path, checkpoint: str) -> Path:
     """The folder that holds the wanted weights of a run."""
     if not (run / "run.json").exists():
         raise ConfigError(f"{run} is no run directory: it has no run.json; runs are what `clew runs` lists")
-    saved = {int(folder.name.rpartition("-")[2]): folder for folder in checkpoints(run)}
+    saved = {step_of(folder): folder for folder in checkpoints(run)}
     there = f"its checkpoints: {', '.join(map(str, saved)) or 'none'}"
     if checkpoint == "result":
         if not (run / "model" / "config.json").exists():
@@ -72,8 +73,8 @@ def best_evaluated(run: Path) -> Path | None:
     found: list[tuple[float, Path]] = []
     for file in sorted(run.parent.glob("*/evaluation.json")):
         for row in json.loads(file.read_text(encoding="utf-8"))["points"]:
-            folder = Path(row["folder"])
-            if folder.is_relative_to(run):
+            folder = Path(row["folder"]).resolve()
+            if folder.is_relative_to(run.resolve()) and folder.is_dir():
                 found.append((row["gold"]["value"] if "gold" in row else row["signs"]["heldout"], folder))
     return max(found, key=lambda pair: pair[0])[1] if found else None
 
@@ -105,7 +106,7 @@ def card(run: Path, source: Path, scalar: bool) -> str:
             "```python",
             LOAD_SCALAR if scalar else LOAD_POLICY,
             "```\n",
-            *measured(run),
+            *measured(run, source, config),
             "## Configuration\n",
             f"`clew {info['recipe']} config.yaml` with\n",
             "```yaml",
@@ -116,17 +117,24 @@ def card(run: Path, source: Path, scalar: bool) -> str:
     )
 
 
-def measured(run: Path) -> list[str]:
-    """The run's last metrics and its result, as tables."""
-    rows = read_lines(run / "metrics.jsonl") if (run / "metrics.jsonl").exists() else []
-    last = json.loads(rows[-1]) if rows else {}
-    result = json.loads((run / "result.json").read_text()) if (run / "result.json").exists() else {}
-    values = {f"heldout/{name}": value for name, value in result.get("heldout", {}).items()}
-    values |= {name: v for name, v in last.items() if name != "step" and name not in values}
-    if not values:
-        return []
-    table = [f"| {name} | {value:.4g} |" for name, value in values.items() if isinstance(value, (int, float))]
-    return [f"## Measured\n\nAfter step {last.get('step', 0) + 1}.\n", "| | |", "|---|---|", *table, ""]
+def measured(run: Path, source: Path, config: Mapping[str, Any]) -> list[str]:
+    """What was measured at the step that these weights are of, as a table."""
+    rows = {row["step"] + 1: row for row in read_rows(run / "metrics.jsonl")}
+    result: dict[str, float] = {}
+    if source.name != "model":
+        step = step_of(source)
+    else:
+        best = best_checkpoint(run) if config.get("result") == "best" else None
+        step = step_of(best) if best is not None else max(rows, default=0)
+        if (run / "result.json").exists():
+            result = json.loads((run / "result.json").read_text(encoding="utf-8")).get("heldout", {})
+    values = rows.get(step, {}) | {f"heldout/{name}": value for name, value in result.items()}
+    table = [f"| {name} | {v:.4g} |" for name, v in values.items() if name != "step" and isinstance(v, (int, float))]
+    return [f"## Measured\n\nAfter step {step}.\n", "| | |", "|---|---|", *table, ""] if table else []
+
+
+def step_of(checkpoint: Path) -> int:
+    return int(checkpoint.name.rpartition("-")[2])
 
 
 LOAD_POLICY = """from transformers import AutoModelForCausalLM, AutoTokenizer

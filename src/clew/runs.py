@@ -15,6 +15,7 @@ weights end bit-identical, and no metric row is lost or doubled.
 """
 
 import json
+import math
 import platform
 import re
 import shutil
@@ -29,10 +30,10 @@ from types import FrameType, TracebackType
 from typing import Any, Protocol, Self, runtime_checkable
 
 import yaml
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from clew import __version__
-from clew.durable import broken, fsync, read_lines, seal, write_durably
+from clew.durable import broken, fsync, read_lines, read_rows, seal, write_durably
 from clew.failure import Failure, check_space, is_out_of_memory, memory_for
 from clew.track import Tracker
 
@@ -126,7 +127,7 @@ class Run:
         """Tokens generated and trained, FLOPs, labels by kind of rater; wall and CPU seconds."""
         self._interrupted = False
         self.folder.mkdir(parents=True, exist_ok=True)
-        self._claim(config.model_dump(mode="json"))
+        self._claim(config)
         if not self.is_finished:
             self._set_info(
                 state="running",
@@ -142,19 +143,30 @@ class Run:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for tracker in self.trackers:
-            tracker.end()
+        if isinstance(error, Failure):
+            error.keep(self.folder)
+        self._end_trackers()
         if error is not None and is_out_of_memory(error):
             with memory_for("loading models, or between steps", advice="take smaller models, or device: cpu"):
                 raise error
-        if isinstance(error, Failure):
-            error.keep(self.folder)
 
-    def _claim(self, config: dict[str, Any]) -> None:
-        resolved = self.folder / "config.yaml"
+    def _end_trackers(self) -> None:
+        """The console last. One that raises must not hide what stopped the run: the others are told."""
+        while self.trackers:
+            *self.trackers, last = self.trackers
+            try:
+                last.end()
+            except Exception as error:  # noqa: BLE001 (of somebody else's server or library)
+                with suppress(OSError):
+                    self.note(f"tracker {type(last).__name__} could not end: {type(error).__name__}: {error}")
+
+    def _claim(self, asked: BaseModel) -> None:
+        resolved, config = self.folder / "config.yaml", asked.model_dump(mode="json")
         if not self.is_finished and not any((self.folder / name).exists() for name in WORK):
             write_durably(resolved, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
         before = yaml.safe_load(resolved.read_text(encoding="utf-8")) if resolved.exists() else {}
+        with suppress(ValidationError):  # an option that came later had its default then
+            before = type(asked).model_validate(before).model_dump(mode="json")
         found = differences(before, config)
         changed = [difference for difference in found if not HOW.search(difference.partition(":")[0])]
         if changed:
@@ -261,6 +273,9 @@ class Run:
         """The checkpoint that did best on held-out rows."""
         best = best_checkpoint(self.folder)
         assert best is not None, "the recipe tracks a held-out metric before every checkpoint"
+        damage = broken(best)
+        if damage is not None:
+            raise Failure(f"{best} did best on held-out rows and is damaged ({damage}); delete it to take another")
         return best
 
     def _check_space(self, state: Large, steps: int, save_every: int, keep: int | None) -> None:
@@ -332,18 +347,18 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
     return found
 
 
-BEST = {"heldout/accuracy": 1, "heldout/correlation": 1, "heldout/nll": -1}
+BEST = {"heldout/accuracy": 1, "heldout/auc": 1, "heldout/correlation": 1, "heldout/nll": -1}
 """Held-out metrics that tell checkpoints apart; -1 where less is better."""
 
 
 def best_checkpoint(folder: Path) -> Path | None:
     """The checkpoint that did best on held-out rows, the earliest of equals; None where nothing was measured."""
     found: list[tuple[float, int]] = []
-    for line in read_lines(folder / "metrics.jsonl") if (folder / "metrics.jsonl").exists() else []:
-        row = json.loads(line)
-        found += [(sign * row[name], -row["step"]) for name, sign in BEST.items() if name in row]
     saved = {int(f.name.removeprefix("checkpoint-")): f for f in checkpoints(folder)}
-    return saved.get(1 - max(found)[1]) if found else None
+    for row in read_rows(folder / "metrics.jsonl"):
+        measured = [(sign * row[name], -row["step"]) for name, sign in BEST.items() if name in row]
+        found += [(value, step) for value, step in measured if 1 - step in saved and math.isfinite(value)]
+    return saved[1 - max(found)[1]] if found else None
 
 
 def checkpoints(folder: Path) -> list[Path]:

@@ -4,6 +4,7 @@ import pytest
 from clew.evaluate.calibration import (
     Bin,
     accuracy,
+    area_under_curve,
     error_if_calibrated,
     expected_calibration_error,
     grouped_mean_interval,
@@ -96,3 +97,10 @@ def test_what_cannot_be_put_into_bins_is_said(said: list[float], came: list[floa
 def test_nothing_to_average():
     with pytest.raises(ValueError, match="0 values and 0 groups"):
         accuracy([])
+
+
+def test_area_under_the_curve_worked_by_hand():
+    # good: 3, 1; bad: 2, 1: of four pairs the good one is ahead in two and level in one
+    assert area_under_curve([3.0, 1.0, 2.0, 1.0], [True, True, False, False]) == pytest.approx(2.5 / 4)
+    with pytest.raises(ValueError, match="all 2 answers are good; expected some of both"):
+        area_under_curve([1.0, 2.0], [True, True])

@@ -197,6 +197,43 @@ def test_targets_that_are_not_there_are_named(model_folder):
     assert {n.split(".")[-4] for n, p in some.named_parameters() if p.requires_grad} == {"q_proj", "v_proj"}
 
 
+@pytest.mark.parametrize("target", ["lm_head", "embed_tokens"])
+def test_embeddings_that_are_the_output_layer_too_are_not_adapted(target, tokenizer, tmp_path):
+    make("llama", {**SMALL, "tie_word_embeddings": True}, tokenizer).save(tmp_path / "tied")
+    with pytest.raises(ConfigError, match="are its output too; leave them out"):
+        load_policy(str(tmp_path / "tied"), lora=LoRA(targets=("q_proj", target)))
+    make("llama", SMALL, tokenizer).save(tmp_path / "free")
+    policy = load_policy(str(tmp_path / "free"), lora=LoRA(targets=("q_proj", target)))
+    disturb(policy)
+    whole = merged(policy, tmp_path / "model")
+    torch.testing.assert_close(logps(whole), logps(policy), atol=1e-4, rtol=0)
+
+
+def test_a_policy_at_another_temperature_merges_and_is_compared_in_full_precision(model_folder, tmp_path):
+    policy = load_policy(str(model_folder), precision="bf16", lora=LoRA())
+    policy.temperature = 0.7
+    disturb(policy)
+    merged(policy, tmp_path / "model")
+    policy.trunk.adapter.config.lora_alpha = 99
+    with pytest.raises(ReloadMismatch):
+        merged(policy, tmp_path / "other")
+
+
+def test_saved_adapters_know_their_base_from_anywhere_and_say_when_it_has_moved(model_folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(model_folder.parent)
+    policy = load_policy(model_folder.name, lora=LoRA())
+    policy.save(tmp_path / "a")
+    policy.save(tmp_path / "b")
+    assert (tmp_path / "a" / "adapter_config.json").read_bytes() == (
+        tmp_path / "b" / "adapter_config.json"
+    ).read_bytes()
+    monkeypatch.chdir("/")
+    load_policy(str(tmp_path / "a"))
+    model_folder.rename(model_folder.with_name("elsewhere"))
+    with pytest.raises(FileNotFoundError, match="if it has moved, say where in their adapter_config.json"):
+        load_policy(str(tmp_path / "a"))
+
+
 def test_weights_in_half_precision_are_held_and_merged(model_folder, tmp_path):
     policy = load_policy(str(model_folder), precision="bf16", lora=LoRA(weights="bf16"))
     held = {n: p.dtype for n, p in policy.named_parameters()}

@@ -1,6 +1,7 @@
 """What becomes of a finished run: exported for others, talked to."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -48,14 +49,19 @@ def test_an_exported_policy_is_the_run_and_says_what_it_is(runs, tmp_path):
 
 
 def test_a_checkpoint_or_the_best_one_can_be_exported(runs, tmp_path):
+    metrics = runs / "sft" / "metrics.jsonl"
+    rows = [json.loads(line) for line in metrics.read_text().splitlines()]
+    metrics.write_text(metrics.read_text() + '{"step": 99, "heldo')  # torn by a crash
     eighth = export(runs / "sft", tmp_path / "eighth", checkpoint="8")
     assert not logits(eighth).equal(logits(runs / "sft" / "model"))
-    rows = [json.loads(line) for line in (runs / "sft" / "metrics.jsonl").read_text().splitlines()]
+    card = (eighth / "README.md").read_text()
+    assert "After step 8." in card
+    assert f"| heldout/nll | {rows[7]['heldout/nll']:.4g} |" in card
     best = min((row["heldout/nll"], row["step"] + 1) for row in rows if "heldout/nll" in row)[1]
     assert weights_of(runs / "sft", "best").name == f"checkpoint-{best:06}"
 
 
-def test_the_best_by_a_judge_that_was_not_trained_on(runs, tmp_path):
+def test_the_best_by_a_judge_that_was_not_trained_on(runs, tmp_path, monkeypatch):
     points = [
         ("model", 0.1, 0.9),
         ("checkpoints/checkpoint-000004", 0.4, 0.3),
@@ -73,12 +79,15 @@ def test_the_best_by_a_judge_that_was_not_trained_on(runs, tmp_path):
         return weights_of(run, "best").name
 
     run = tmp_path / "ppo"
-    run.mkdir()
+    for place, *_ in points:
+        (run / place).mkdir(parents=True)
     (run / "run.json").write_text("{}")
     with pytest.raises(ConfigError, match="nothing says which checkpoint of .* is best"):
         weights_of(run, "best")
     assert evaluated(with_gold=True) == "checkpoint-000004"
     assert evaluated(with_gold=False) == "model"
+    monkeypatch.chdir(tmp_path)
+    assert weights_of(Path("ppo"), "best").name == "model"
 
 
 def test_a_reward_model_is_exported_with_its_head(runs, tmp_path):

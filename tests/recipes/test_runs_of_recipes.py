@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
@@ -13,6 +14,7 @@ from clew.config import ConfigError
 from clew.data.chat import Codec, Encoding
 from clew.data.grammar import gold
 from clew.data.sources import Source, load_examples
+from clew.failure import Failure
 from clew.feedback.store import Store
 from clew.learn.invariants import BrokenInvariant
 from clew.learn.learner import NotFinite
@@ -92,7 +94,7 @@ def test_preference_losses_fall_from_the_reference_on(world, tmp_path, loss):
     if loss not in ("simpo", "orpo", "kto"):
         assert rows[0]["rewards/margins"] == pytest.approx(0, abs=1e-3)
     assert sum(r["loss/pair"] for r in rows[-10:]) < sum(r["loss/pair"] for r in rows[:10])
-    assert json.loads((out / "result.json").read_text())["heldout"]["accuracy"] > 0.5
+    assert json.loads((out / "result.json").read_text())["heldout"]["auc" if loss == "kto" else "accuracy"] > 0.5
 
 
 RL = {
@@ -400,3 +402,58 @@ def test_sft_imitates_the_chosen_answers_of_pairs_and_never_the_rejected(world, 
     ]
     assert models[0].read_bytes() == models[1].read_bytes()
     run_recipe("sft", tmp_path / "long", values | {"data": {"path": str(tmp_path / "long.jsonl")}})
+
+
+def test_kto_is_measured_on_answers_marked_good_and_bad(world, tmp_path):
+    values = configured("preference", world) | {
+        "loss": "kto", "data": {"path": world["thumbs"]}, "heldout": {"path": world["thumbs"]}, "result": "best"
+    }  # fmt: skip
+    out = run_recipe("preference", tmp_path / "run", values | {"epochs": 1.0})
+    assert json.loads((out / "result.json").read_text())["heldout"]["auc"] > 0.5
+    good = [row for row in map(json.loads, Path(world["thumbs"]).read_text().splitlines()) if row["label"]]
+    (tmp_path / "good.jsonl").write_text("".join(json.dumps(row) + "\n" for row in good))
+    with pytest.raises(ConfigError, match=r"true or false \(both where they are held out\).*good.jsonl has labels \[1"):
+        run_recipe("preference", tmp_path / "one", values | {"heldout": {"path": str(tmp_path / "good.jsonl")}})
+
+
+def test_held_out_rows_that_nobody_can_get_right_are_told_before_training(world, tmp_path):
+    write(tmp_path / "ties.jsonl", [{"prompt": "a", "completions": [" b", " c"], "ranks": [0, 0]}])
+    write(tmp_path / "pairs.jsonl", [{"prompt": "a", "chosen": " b", "rejected": " b"}])
+    with pytest.raises(ConfigError, match="rows to measure on differ neither in rank nor in label"):
+        values = configured("reward", world) | {"heldout": {"path": str(tmp_path / "ties.jsonl")}}
+        run_recipe("reward", tmp_path / "rm", values)
+    with pytest.raises(ConfigError, match="dpo learns from pairs; .*pairs.jsonl has none with a winner"):
+        values = configured("preference", world) | {"heldout": {"path": str(tmp_path / "pairs.jsonl")}}
+        run_recipe("preference", tmp_path / "dpo", values)
+
+
+def test_a_best_checkpoint_that_is_damaged_is_not_taken(world, tmp_path, monkeypatch):
+    from clew.recipes import sft
+
+    values = configured("sft", world) | {
+        "heldout": {"path": world["demonstrations"]}, "save_every": 4, "keep": None, "epochs": 1.0, "result": "best"
+    }  # fmt: skip
+    take = sft.take_result
+
+    def damaged(config, model, run):
+        weights = run.best_checkpoint() / "model.safetensors"
+        weights.write_bytes(weights.read_bytes()[:-9] + b"x" * 9)
+        take(config, model, run)
+
+    monkeypatch.setattr(sft, "take_result", damaged)
+    with pytest.raises(Failure, match=r"did best on held-out rows and is damaged \(model.safetensors does not match"):
+        run_recipe("sft", tmp_path / "run", values)
+
+
+def test_a_critic_has_the_precision_of_the_run(world, tmp_path):
+    values = configured("rl", world, adapted=True) | {"precision": "bf16", "steps": 1}
+    values["critic"] = values["critic"] | {"lora": {"rank": 2, "weights": "bf16"}}
+    assert (run_recipe("rl", tmp_path / "run", values) / "model" / "model.safetensors").exists()
+
+
+def test_options_that_came_later_had_their_defaults(world, tmp_path):
+    out = run_recipe("sft", tmp_path / "run", configured("sft", world) | {"epochs": 0.2})
+    old = yaml.safe_load((out / "config.yaml").read_text())
+    del old["result"], old["lora"]
+    (out / "config.yaml").write_text(yaml.safe_dump(old))
+    run_recipe("sft", tmp_path / "run", configured("sft", world) | {"epochs": 0.2})

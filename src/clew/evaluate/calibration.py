@@ -8,6 +8,7 @@ from collections.abc import Hashable, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from scipy.stats import rankdata
 
 from clew.evaluate.winrate import Interval
 
@@ -85,6 +86,18 @@ def accuracy(margins: Numbers, groups: Sequence[Hashable] | None = None, *, seed
     """Share of pairs in the right order, equal scores counting half. Pairs of a group are resampled together."""
     right = correct(margins)
     return grouped_mean_interval(right, range(len(right)) if groups is None else groups, seed=seed)
+
+
+def area_under_curve(scores: Sequence[float], good: Sequence[bool]) -> float:
+    """Share of pairs of a good and a bad answer in which the good one has the larger score, ties counting half.
+
+    Raises ValueError where there are not both kinds.
+    """
+    if not any(good) or all(good):
+        raise ValueError(f"all {len(good)} answers are {'good' if any(good) else 'bad'}; expected some of both")
+    ranks, chosen = rankdata(scores), np.asarray(good)
+    num_good, num_bad = int(chosen.sum()), int((~chosen).sum())
+    return float((ranks[chosen].sum() - num_good * (num_good + 1) / 2) / (num_good * num_bad))
 
 
 def described(margins: Numbers, groups: Sequence[Hashable] | None = None) -> dict[str, float]:

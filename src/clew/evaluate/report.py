@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from clew import __version__
-from clew.durable import read_lines
+from clew.durable import read_rows
 
 Point = Mapping[str, Any]
 
@@ -80,7 +80,7 @@ def write_report(folder: Path | str, target: Path | str) -> Path:
     body = [f"<h1>{_text(folder.resolve().name)}</h1>", f'<p class="soft">clew {__version__} · {len(runs)} runs</p>']
     for evaluation in evaluations:
         body += _evaluation(evaluation["points"], evaluation["prompts"], evaluation["temperature"])
-    body += _samples([row for r in runs if (r / "evaluation.json").exists() for row in _rows(r / "samples.jsonl")])
+    body += _samples([row for r in runs if (r / "evaluation.json").exists() for row in read_rows(r / "samples.jsonl")])
     body += [*_training(runs), *_ledger(runs), *_notes(runs), *_configurations(runs)]
     page = f"<!doctype html><html lang=en><meta charset=utf-8><title>{_text(folder.name)} · clew</title>"
     page += "<meta name=viewport content='width=device-width,initial-scale=1'>"
@@ -214,7 +214,7 @@ def _samples(rows: Sequence[Mapping[str, Any]]) -> list[str]:
 def _training(runs: Sequence[Path]) -> list[str]:
     body: list[str] = []
     for run in runs:
-        rows = _rows(run / "metrics.jsonl")
+        rows = read_rows(run / "metrics.jsonl")
         shown = [name for name in CURVES if sum(name in row for row in rows) > 1]
         if shown:
             body += [f"<h3>{_text(run.name)}</h3>", _figure(curves(rows, shown))]
@@ -275,7 +275,7 @@ def _ledger(runs: Sequence[Path]) -> list[str]:
 
 
 def _notes(runs: Sequence[Path]) -> list[str]:
-    notes = [f"<li><b>{_text(r.name)}</b>: {_text(n['note'])}</li>" for r in runs for n in _rows(r / "notes.jsonl")]
+    notes = [f"<li><b>{_text(r.name)}</b>: {_text(n['note'])}</li>" for r in runs for n in read_rows(r / "notes.jsonl")]
     return ["<h2>Notes of the runs</h2><ul>", *notes, "</ul>"] if notes else []
 
 
@@ -286,9 +286,6 @@ def _configurations(runs: Sequence[Path]) -> list[str]:
         body.append(f"<details><summary>{_text(run.name)}</summary><pre>{_text(text)}</pre></details>")
     return body
 
-
-def _rows(file: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in read_lines(file)] if file.exists() else []
 
 
 def _figure(figure: Figure) -> str:

@@ -8,8 +8,9 @@ from pydantic import model_validator
 from clew.config import Training
 from clew.data.sources import Source
 from clew.models.adapter import LoRA
-from clew.models.load import load_policy
+from clew.models.load import load_policy, load_scalar
 from clew.models.policy import Policy
+from clew.models.reward import ScalarModel
 from clew.runs import Run
 
 
@@ -46,6 +47,11 @@ def start_policy(config: FineTuning) -> Policy:
     return load_policy(
         config.model, precision=config.precision, device=config.device, lora=config.lora, seed=config.seed
     )
+
+
+def start_scalar(config: Training, model: str, lora: LoRA | None) -> ScalarModel:
+    """The reward or value model that a recipe improves."""
+    return load_scalar(model, precision=config.precision, device=config.device, lora=lora, seed=config.seed)
 
 
 def take_result(config: HeldOut, model: Loads, run: Run) -> None:

@@ -56,7 +56,8 @@ class LoRA(Config):
 class Adapter:
     """Adapters on a model that stays the object it is, all else frozen. New, they change nothing: B is zero.
 
-    `base` is the folder or hub name that the weights came from. Raises ConfigError for targets it does not have.
+    `base` is the folder or hub name that the weights came from. Raises ConfigError for targets it does not have, and
+    for embeddings that are also the output layer: what one learns, merging would do to both.
     """
 
     def __init__(self, module: PreTrainedModel, lora: LoRA, base: str, *, seed: int) -> None:
@@ -76,7 +77,13 @@ class Adapter:
                 self.model = cast("PeftModel", get_peft_model(module, self.config))
             except ValueError as error:
                 raise ConfigError(f"lora.targets {lora.targets!r} cannot be adapted in {base}: {error}") from error
-        self.config.base_model_name_or_path = base
+        self.config.base_model_name_or_path = str(Path(base).resolve()) if Path(base).is_dir() else base
+        self.weights = lora.weights
+        ends = [module.get_input_embeddings(), module.get_output_embeddings()]
+        if module.config.get_text_config().tie_word_embeddings and any(hasattr(end, "lora_A") for end in ends):
+            raise ConfigError(
+                f"lora.targets {lora.targets!r} adapt embeddings of {base} that are its output too; leave them out"
+            )
         if lora.weights == "bf16":
             for name, part in module.named_modules():
                 if name.endswith("base_layer"):
@@ -87,6 +94,8 @@ class Adapter:
         from peft import get_peft_model_state_dict
 
         folder.mkdir(parents=True, exist_ok=True)
+        if not isinstance(self.config.target_modules, str):  # a set, whose order is another in every process
+            self.config.target_modules = sorted(self.config.target_modules or [])
         found = get_peft_model_state_dict(self.model, save_embedding_layers=False)
         save_file({name: value.contiguous() for name, value in found.items()}, folder / WEIGHTS)
         self.config.save_pretrained(str(folder))

@@ -1,5 +1,6 @@
 """Models from disk and back."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -130,15 +131,16 @@ def merged(model: L, folder: Path) -> L:
     load = load_policy if isinstance(model, Policy) else load_scalar
     whole = load(str(folder / "adapter"))
     nn.Module.to(whole, model.device)
-    if model.trunk.precision == "fp32" and not close(_says(model), _says(whole)):
+    if model.trunk.adapter.weights == "fp32" and not close(_says(model), _says(whole)):
         raise ReloadMismatch(f"{folder / 'adapter'}: merged into its base, the model says something else than before")
     return cast(L, whole)
 
 
 def _says(model: Policy | ScalarModel) -> Tensor:
-    """What a model says of a few random tokens."""
+    """What a model says of a few random tokens, in full precision and at temperature 1."""
+    exact = type(model)(replace(model.trunk, precision="fp32"), model.tokenizer)
     rows = probe(torch.randint(len(model.tokenizer) - 1, (3, 11), generator=torch.Generator().manual_seed(1)))
-    outputs = evaluate(model, rows, max_tokens=1 << 10)
+    outputs = evaluate(exact, rows, max_tokens=1 << 10)
     found = outputs.scores if outputs.logps is None else outputs.logps
     assert found is not None
     return found.cpu()
@@ -185,11 +187,13 @@ def without_dropout(module: nn.Module) -> None:
 
 def _config(path: str) -> PretrainedConfig:
     """The model's configuration with dropout off: old and new log-probabilities must be of the same function."""
-    path = base_of(path)
+    named, path = path, base_of(path)
     folder = Path(path)
     if (folder.exists() or path.startswith((".", "/", "~"))) and not (folder / "config.json").exists():
+        moved = f"; the adapters in {named} are for it: if it has moved, say where in their adapter_config.json"
         raise FileNotFoundError(
             f"{path}: no config.json there, so no model; expected a Hugging Face folder or a hub name"
+            + (moved if is_adapter(named) else "")
         )
     # Bars of weights, and warnings that a new head is new, tell nothing that the run does not say itself.
     hub_logging.disable_progress_bar()

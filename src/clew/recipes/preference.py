@@ -11,7 +11,7 @@ from clew.config import Choice, ConfigError, option
 from clew.data.chat import Codec, Encoding, Item
 from clew.data.collate import collate, mismatched, pairs_of
 from clew.data.sources import Source, load_examples, step_indices
-from clew.evaluate.calibration import described
+from clew.evaluate.calibration import area_under_curve, described
 from clew.learn.checkpoint import TrainState
 from clew.learn.finetuning import HeldOut, start_policy, take_result
 from clew.learn.invariants import check_loss_at_reference, check_reference, check_rows
@@ -48,8 +48,8 @@ def run(config: Preference) -> None:
         free = config.loss.bind(LOSSES).func in REFERENCE_FREE
         reference = None if free else load_reference(config.reference, policy)
         codec = Codec(policy.tokenizer, config.encoding)
-        items = arranged(codec.answers(load_examples(config.data)), config)
-        held = pairs_of(codec.answers(load_examples(config.heldout))) if config.heldout else []
+        items = arranged(codec, config.data, config)
+        held = arranged(codec, config.heldout, config) if config.heldout else []
         run.note(f"preference: {dict(codec.counts)}")
         policy.stop_at(codec.stops())
         check_rows([row for _, rows in (*items, *held) for row in rows], policy.stop_ids, policy.trunk.context)
@@ -78,25 +78,24 @@ def train(
             check_step_0(policy, loss, batch, config)
         step.track(learner.step(Part(batch, objective)))
         if step.is_saved and held:
-            found = judged(policy, held, held_refs, config)
-            step.track({f"heldout/{name}": value for name, value in found.items()})
+            step.track({f"heldout/{name}": value for name, value in judged(policy, held, held_refs, config).items()})
         run.account(learner.spent())
 
 
-def arranged(items: list[Item], config: Preference) -> list[Item]:
+def arranged(codec: Codec, source: Source, config: Preference) -> list[Item]:
     """What the loss compares: pairs with a winner, or single answers marked good or bad."""
-    pairs = pairs_of(items)
+    pairs = pairs_of(items := codec.answers(load_examples(source)))
     if config.loss.name != "kto":
         if not pairs:
-            raise ConfigError(f"{config.loss.name} learns from pairs; {config.data.path} has none with a winner")
+            raise ConfigError(f"{config.loss.name} learns from pairs; {source.path} has none with a winner")
         return pairs
     singles = [(e, rows) for e, rows in items if e.label is not None]
     for example, (chosen, rejected) in pairs:
         singles += [(replace(example, label=1.0), [chosen]), (replace(example, label=0.0), [rejected])]
-    if not singles or config.batch < 2 or not all(e.label in (0, 1) for e, _ in singles):
-        raise ConfigError(
-            f"kto needs answers labelled true or false, or pairs ({config.data.path}), and a batch over 1"
-        )
+    labels = {example.label for example, _ in singles}
+    if len(labels) < 1 + (source is config.heldout) or not labels <= {0, 1} or config.batch < 2:
+        what = "answers labelled true or false (both where they are held out), or pairs"
+        raise ConfigError(f"kto needs {what}, and a batch over 1; {source.path} has labels {sorted(labels, key=str)}")
     return singles
 
 
@@ -187,11 +186,15 @@ def check_step_0(policy: Model, loss: partial[Tensor], batch: Batch, config: Pre
         check_loss_at_reference(loss(pair), loss(pair._replace(chosen=pair.ref_chosen, rejected=pair.ref_rejected)))
 
 
-def judged(policy: Model, pairs: list[Item], refs: list[Tensor], config: Preference) -> dict[str, float]:
-    """How often, and how surely, the implicit reward prefers the chosen answers of pairs with these reference logps."""
-    lengths = torch.tensor([[sum(row.mask) for row in rows] for _, rows in pairs])
-    columns = torch.stack(summed_logps(policy, pairs, config)), torch.stack(refs), lengths
+def judged(policy: Model, items: list[Item], refs: list[Tensor], config: Preference) -> dict[str, float]:
+    """How often, and how surely, the implicit reward prefers the chosen answers; of single ones, the good ones."""
+    ours = torch.stack(summed_logps(policy, items, config))
+    if ours.shape[1] == 1:
+        good = [example.label == 1 for example, _ in items]
+        return {"auc": area_under_curve((ours - torch.stack(refs))[:, 0].tolist(), good), "answers": len(items)}
+    lengths = torch.tensor([[sum(row.mask) for row in rows] for _, rows in items])
+    columns = ours, torch.stack(refs), lengths
     pair = PairLogps(*(x for column in columns for x in column.unbind(1)))
     chosen, rejected = implicit_rewards(pair, LOSSES.get(config.loss.name))
     margins = option(config.loss.bind(LOSSES), "beta", 1.0) * (chosen - rejected)
-    return described(margins.tolist(), [example.id for example, _ in pairs])
+    return described(margins.tolist(), [example.id for example, _ in items])

@@ -13,12 +13,12 @@ from clew.data.collate import collate
 from clew.data.sources import Source, load_examples, step_indices
 from clew.evaluate.calibration import described
 from clew.learn.checkpoint import TrainState
-from clew.learn.finetuning import HeldOut, take_result
+from clew.learn.finetuning import HeldOut, start_scalar, take_result
 from clew.learn.invariants import check_rows
 from clew.learn.learner import Learner, Optimiser, Part
 from clew.losses.rank import RANK_LOSSES, Ranked, centring
 from clew.losses.single import POINT_LOSSES, ordered_cuts, ordinal
-from clew.models.load import load_scalar, merged
+from clew.models.load import merged
 from clew.models.reload import check_reload
 from clew.models.reward import ScalarModel
 from clew.runs import Loop, Run
@@ -55,14 +55,12 @@ def run(config: RewardConfig) -> None:
     with Run(config, config.out, "reward", trackers(config)) as run:
         if run.is_finished:
             return
-        model = load_scalar(
-            config.model, precision=config.precision, device=config.device, lora=config.lora, seed=config.seed
-        )
+        model = start_scalar(config, config.model, config.lora)
         codec = Codec(model.tokenizer, config.encoding)
         items = codec.answers(load_examples(config.data))
         run.note(f"reward: {dict(codec.counts)}")
         check_rows([row for _, rows in items for row in rows], codec.stops(), model.trunk.context)
-        held = codec.answers(load_examples(config.heldout)) if config.heldout else []
+        held = measurable(codec.answers(load_examples(config.heldout)), config) if config.heldout else []
         train(model, items, held, config, run)
         take_result(config, model, run)
         model = merged(model, run.model_folder)
@@ -163,13 +161,23 @@ def ordered(ranked: Ranked) -> Tensor:
     return (ranked.ranks[:, :, None] < ranked.ranks[:, None, :]) & both
 
 
+def measurable(items: list[Item], config: RewardConfig) -> list[Item]:
+    """Held-out rows, as long as there is something that a model can get right."""
+    differ = any(len(set(example.ranks)) > 1 for example, _ in items)
+    if not differ and len({example.label for example, rows in items if len(rows) == 1} - {None}) < 2:
+        says = "rows to measure on differ neither in rank nor in label; give pairs with a winner, or several labels"
+        raise ConfigError(f"{config.heldout and config.heldout.path}: {says}")
+    return items
+
+
 def judged(model: Model, items: list[Item], config: RewardConfig) -> dict[str, float]:
     """How often, and how surely, the model orders pairs alike; of single answers, the correlation with the label."""
     batch = make_batch(items)
     scores = evaluate(model, batch, max_tokens=config.learner.max_tokens).scores
     assert scores is not None
     if batch.num_items == batch.num_rows:
-        return {"correlation": float(torch.corrcoef(torch.stack([scores.cpu(), batch.extras["label"]]))[0, 1])}
+        both = torch.stack([scores.cpu(), batch.extras["label"]])
+        return {"correlation": float(torch.corrcoef(both)[0, 1].nan_to_num())}  # 0 where all scores are the same
     ranked = laid_out(scores.cpu(), batch)
     item, first, second = ordered(ranked).nonzero(as_tuple=True)
     margins = ranked.scores[item, first] - ranked.scores[item, second]

@@ -14,14 +14,14 @@ from clew.engines.local import LocalEngine
 from clew.experience import Shaping, experience, minibatches, sample_of, sampled
 from clew.judges.score import RewardSource, make_reward
 from clew.learn.checkpoint import TrainState
-from clew.learn.finetuning import FineTuning, start_policy
+from clew.learn.finetuning import FineTuning, start_policy, start_scalar
 from clew.learn.invariants import check_rollouts
 from clew.learn.learner import Learner, Optimiser, Part
 from clew.losses.kl import KL_LOSSES, k3
 from clew.losses.token import POLICY_LOSSES, is_clipped, nll
 from clew.losses.value import VALUE_LOSSES
 from clew.models.adapter import LoRA
-from clew.models.load import check_vocabulary, load_scalar, merged
+from clew.models.load import check_vocabulary, merged
 from clew.models.reference import load_reference
 from clew.runs import Loop, Run
 from clew.track import trackers
@@ -83,9 +83,7 @@ def run(config: RL) -> None:
         policy = start_policy(config)
         policy.temperature = config.temperature
         reference = load_reference(config.reference, policy)
-        critic = config.critic and load_scalar(
-            config.critic.model, device=config.device, lora=config.critic.lora, seed=config.seed
-        )
+        critic = config.critic and start_scalar(config, config.critic.model, config.critic.lora)
         codec = Codec(policy.tokenizer, config.encoding)
         prompts = codec.prompts(load_examples(config.data), config.max_tokens)
         texts = [r[0] for _, r in codec.answers(load_examples(config.ptx.data))] if config.ptx else []
