@@ -9,7 +9,8 @@ from torch import Tensor
 from clew.batch import Batch, Metric, Model, Objective, Outputs, Term, evaluate, item_weights
 from clew.config import Choice, ConfigError, option
 from clew.data.chat import Codec, Encoding, Item
-from clew.data.collate import collate, mismatched, pairs_of
+from clew.data.collate import collate
+from clew.data.pairs import mismatched, pairs_of
 from clew.data.sources import Source, load_examples, step_indices
 from clew.evaluate.calibration import area_under_curve, described
 from clew.learn.checkpoint import TrainState
@@ -100,8 +101,7 @@ def arranged(codec: Codec, source: Source, config: Preference) -> list[Item]:
 
 
 def make_batch(items: list[Item]) -> Batch:
-    batch = collate([rows for _, rows in items], ranks=[list(range(len(rows))) for _, rows in items])
-    batch = batch.with_extras(
+    batch = collate([rows for _, rows in items], ranks=[list(range(len(rows))) for _, rows in items]).with_extras(
         desirable=torch.tensor([e.label == 1 for e, _ in items]),
         agreement=torch.tensor([e.agreement for e, _ in items]),
     )
