@@ -91,7 +91,8 @@ def _speaker(name: str, checkpoint: str, template: str | None) -> Speaker:
     from clew.export import weights_of
     from clew.models.load import is_scalar, load_policy
 
-    folder = str(weights_of(Path(name), checkpoint)) if (Path(name) / "run.json").exists() else name
+    is_run = Path(name).is_dir() and not any((Path(name) / f).exists() for f in ("config.json", "adapter_config.json"))
+    folder = str(weights_of(Path(name), checkpoint)) if is_run else name
     if is_scalar(folder):
         raise ConfigError(f"{name} is a reward model: it scores and does not speak; name a policy")
     policy = load_policy(folder)

@@ -1,6 +1,8 @@
 """`clew runs` and `clew diff`: what lies in the run directories, and how two runs differ."""
 
 import json
+import os
+import platform
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -64,8 +66,25 @@ def _about(run: Path) -> dict[str, Any]:
     return {
         "config": yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8")),
         "recipe": info["recipe"],
-        "state": info["state"],
+        "state": _state(info),
         "step": str(last["step"] + 1) if last else "",
         "metrics": {k: v for k, v in last.items() if k != "step" and isinstance(v, (int, float))},
         "cpu": f"{cpu:.0f} s" if cpu else "",
     }
+
+
+def _state(info: dict[str, Any]) -> str:
+    """As the run said it; a run that says it is running, and whose process is gone, was killed."""
+    why = info.get("why", "").splitlines()
+    if info["state"] != "running":
+        return f"{info['state']}: {why[0][:60]}" if why else info["state"]
+    machine, process = info.get("process", ("", 0))
+    if machine != platform.node():
+        return "running"
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return "killed"
+    except PermissionError:
+        pass
+    return "running"

@@ -14,6 +14,7 @@ from clew import __version__
 from clew.config import ConfigError
 from clew.data.chat import Encoded
 from clew.durable import read_rows
+from clew.models.adapter import base_of
 from clew.models.load import is_scalar, load_policy, load_scalar
 from clew.models.reload import check_reload
 from clew.runs import best_checkpoint, checkpoints
@@ -34,9 +35,10 @@ def export(run: Path, out: Path, *, checkpoint: str = "result", half: bool = Fal
     building = out.with_name(f"{out.name}.partial")
     shutil.rmtree(building, ignore_errors=True)
     model.save(building)
-    if (source / "adapter").is_dir():
-        shutil.copytree(source / "adapter", building / "adapter")
-    about = card(run, source, is_scalar(str(source)))
+    adapter = source / "adapter"
+    if adapter.is_dir() and not Path(base_of(str(adapter))).exists():  # adapters of a folder here help nobody else
+        shutil.copytree(adapter, building / "adapter")
+    about = card(run, source, is_scalar(str(source)), out.name)
     (building / "README.md").write_text(about, encoding="utf-8")
     nn.Module.to(model, torch.float32)  # of the weights as they were rounded
     ids = model.tokenizer(about).input_ids  # any text will do
@@ -48,7 +50,9 @@ def export(run: Path, out: Path, *, checkpoint: str = "result", half: bool = Fal
 def weights_of(run: Path, checkpoint: str) -> Path:
     """The folder that holds the wanted weights of a run."""
     if not (run / "run.json").exists():
-        raise ConfigError(f"{run} is no run directory: it has no run.json; runs are what `clew runs` lists")
+        inside = [f.parent.name for f in sorted(run.glob("*/run.json"))]
+        runs = f"it holds the runs {', '.join(inside)}: name one" if inside else "`clew runs` lists what is one"
+        raise ConfigError(f"{run} is no run directory; {runs}")
     saved = {step_of(folder): folder for folder in checkpoints(run)}
     there = f"its checkpoints: {', '.join(map(str, saved)) or 'none'}"
     if checkpoint == "result":
@@ -79,19 +83,30 @@ def best_evaluated(run: Path) -> Path | None:
     return max(found, key=lambda pair: pair[0])[1] if found else None
 
 
-def card(run: Path, source: Path, scalar: bool) -> str:
+def lineage(run: Path) -> list[str]:
+    """What the run's model was made from, the first last: the folders of earlier runs by their names."""
+    start = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8")).get("model")
+    if not isinstance(start, str):
+        return ["scratch"]
+    before = Path(start).parent
+    if (before / "run.json").exists():
+        return [before.name, *lineage(before)]
+    return [Path(start).name if Path(start).exists() else start]
+
+
+def card(run: Path, source: Path, scalar: bool, name: str) -> str:
     """What the model is, from what, how it was made, how good it was, and how to load it."""
     config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
     info = json.loads((run / "run.json").read_text(encoding="utf-8"))
-    start = config.get("model") if isinstance(config.get("model"), str) else None
+    origins = lineage(run)
     method = config["loss"]["name"] if isinstance(config.get("loss"), dict) else info["recipe"]
     front: dict[str, Any] = {
         "library_name": "transformers",
         "pipeline_tag": "text-classification" if scalar else "text-generation",
         "tags": list(dict.fromkeys(["clew", info["recipe"], method])),
     }
-    if start is not None and not Path(start).exists():  # a hub name; a folder here would mean nothing to others
-        front["base_model"] = start
+    if "/" in origins[-1]:  # a hub name; a folder here would mean nothing to others
+        front["base_model"] = origins[-1]
     made = f"`{info['recipe']}`" + ("" if method == info["recipe"] else f" with `{method}`")
     return "\n".join(
         [
@@ -99,12 +114,12 @@ def card(run: Path, source: Path, scalar: bool) -> str:
             yaml.safe_dump(front, sort_keys=False).strip(),
             "---",
             f"\n# {run.name}\n",
-            f"Made by {made} of clew {info['clew']} from `{start or 'scratch'}`"
+            f"Made by {made} of clew {info['clew']} from {', which is from '.join(f'`{o}`' for o in origins)}"
             + (f", {source.name}" if source.name != "model" else "")
             + ".\n",
             "## Load\n",
             "```python",
-            LOAD_SCALAR if scalar else LOAD_POLICY,
+            (LOAD_SCALAR if scalar else LOAD_POLICY).replace("FOLDER", json.dumps(name)),
             "```\n",
             *measured(run, source, config),
             "## Configuration\n",
@@ -140,9 +155,17 @@ def step_of(checkpoint: Path) -> int:
 LOAD_POLICY = """from transformers import AutoModelForCausalLM, AutoTokenizer
 
 model = AutoModelForCausalLM.from_pretrained(FOLDER)
-tokenizer = AutoTokenizer.from_pretrained(FOLDER)"""
+tokenizer = AutoTokenizer.from_pretrained(FOLDER)
+if tokenizer.chat_template:
+    messages = [{"role": "user", "content": "Hello"}]
+    asked = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    inputs = tokenizer(asked, add_special_tokens=False, return_tensors="pt")
+else:
+    inputs = tokenizer("Once upon a time", return_tensors="pt")
+print(tokenizer.decode(model.generate(**inputs, max_new_tokens=64, do_sample=True)[0]))"""
 LOAD_SCALAR = """from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 model = AutoModelForSequenceClassification.from_pretrained(FOLDER, num_labels=1)
 tokenizer = AutoTokenizer.from_pretrained(FOLDER)
-# A score compares answers to one prompt. clew reports (score - centre) / scale, which clew.json holds."""
+inputs = tokenizer("a prompt and its answer, as in training" + tokenizer.eos_token, return_tensors="pt")
+print(model(**inputs).logits)  # compares answers to one prompt; clew reports (score - centre) / scale of clew.json"""

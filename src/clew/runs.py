@@ -16,6 +16,7 @@ weights end bit-identical, and no metric row is lost or doubled.
 
 import json
 import math
+import os
 import platform
 import re
 import shutil
@@ -131,6 +132,8 @@ class Run:
         if not self.is_finished:
             self._set_info(
                 state="running",
+                why="",
+                process=[platform.node(), os.getpid()],
                 recipe=recipe,
                 clew=__version__,
                 python=platform.python_version(),
@@ -145,6 +148,9 @@ class Run:
     ) -> None:
         if isinstance(error, Failure):
             error.keep(self.folder)
+        if isinstance(error, (Exception, KeyboardInterrupt)):
+            with suppress(OSError):  # of a full disk, which is what the error says
+                self._set_info(state="failed" if isinstance(error, Exception) else "stopped", why=str(error)[:300])
         self._end_trackers()
         if error is not None and is_out_of_memory(error):
             with memory_for("loading models, or between steps", advice="take smaller models, or device: cpu"):

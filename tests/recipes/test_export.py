@@ -1,6 +1,7 @@
 """What becomes of a finished run: exported for others, talked to."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -37,15 +38,18 @@ def logits(folder, kind=AutoModelForCausalLM, **options):
         return kind.from_pretrained(folder, dtype=torch.float32, **options)(torch.tensor([[1, 5, 6, 7, 8]])).logits
 
 
-def test_an_exported_policy_is_the_run_and_says_what_it_is(runs, tmp_path):
+def test_an_exported_policy_is_the_run_and_says_what_it_is(runs, tmp_path, monkeypatch):
     out = export(runs / "sft", tmp_path / "out")
     assert logits(out).equal(logits(runs / "sft" / "model"))
     assert AutoTokenizer.from_pretrained(out).eos_token == "</s>"
-    assert (out / "adapter" / "adapter_model.safetensors").exists()
+    assert not (out / "adapter").exists()  # of a base that nobody else has
     about = (out / "README.md").read_text()
     assert about.startswith("---\nlibrary_name: transformers\npipeline_tag: text-generation\ntags:\n- clew\n- sft\n")
     assert "| heldout/nll | " in about
     assert "lora:\n  rank: 4" in about
+    assert "from `base`, which is from `scratch`" in about
+    monkeypatch.chdir(tmp_path)
+    exec(compile(re.search(r"```python\n(.*?)```", about, re.S)[1], "README.md", "exec"), {})
 
 
 def test_a_checkpoint_or_the_best_one_can_be_exported(runs, tmp_path):
@@ -90,7 +94,7 @@ def test_the_best_by_a_judge_that_was_not_trained_on(runs, tmp_path, monkeypatch
     assert weights_of(Path("ppo"), "best").name == "model"
 
 
-def test_a_reward_model_is_exported_with_its_head(runs, tmp_path):
+def test_a_reward_model_is_exported_with_its_head(runs, tmp_path, monkeypatch):
     out = export(runs / "rm", tmp_path / "out", half=True)
     found = logits(out, AutoModelForSequenceClassification, num_labels=1)
     expected = logits(runs / "rm" / "model", AutoModelForSequenceClassification, num_labels=1)
@@ -99,12 +103,16 @@ def test_a_reward_model_is_exported_with_its_head(runs, tmp_path):
     assert (out / "model.safetensors").stat().st_size < 0.6 * (
         runs / "rm" / "model" / "model.safetensors"
     ).stat().st_size
-    assert "pipeline_tag: text-classification" in (out / "README.md").read_text()
+    about = (out / "README.md").read_text()
+    assert "pipeline_tag: text-classification" in about
+    monkeypatch.chdir(tmp_path)
+    exec(compile(re.search(r"```python\n(.*?)```", about, re.S)[1], "README.md", "exec"), {})
 
 
 def test_what_cannot_be_exported_is_told(runs, tmp_path, monkeypatch):
     for run, options, says in (
-        (tmp_path, {}, "is no run directory: it has no run.json"),
+        (tmp_path, {}, "is no run directory; `clew runs` lists what is one"),
+        (runs, {}, "is no run directory; it holds the runs rm, sft: name one"),
         (
             runs / "sft",
             {"checkpoint": "7"},

@@ -1,13 +1,16 @@
 """Killed at any moment, a run goes on and ends bit-identical to one that nobody disturbed."""
 
 import multiprocessing
+import re
 import signal
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from clew.cli import app
 from clew.config import Config
 from clew.durable import read_lines
 from clew.evaluate.report import write_report
@@ -206,3 +209,18 @@ def test_a_run_killed_in_its_first_write_begins_again(world, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.yaml.partial").write_text("out: x")
     assert (run_recipe("sft", tmp_path / "run", configured("sft", world)) / "model").is_dir()
+
+
+def test_the_state_of_a_run_says_how_it_ended(world, tmp_path, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    values = configured("sft", world)
+    run_interrupted("sft", tmp_path / "stopped", values, after=2)
+    with pytest.raises(FileNotFoundError):
+        run_recipe("sft", tmp_path / "failed", values | {"data": {"path": "missing.jsonl"}})
+    assert in_child("sft", tmp_path / "killed", values | {"epochs": 1000.0}, 3.0) == -signal.SIGKILL
+    shown = CliRunner().invoke(app, ["runs", str(tmp_path)]).output
+    assert re.search(r"stopped +sft +stopped", shown)
+    assert re.search(r"failed +sft +failed: missing.jsonl", shown)
+    assert re.search(r"killed +sft +killed", shown)
+    run_recipe("sft", tmp_path / "stopped", values)
+    assert re.search(r"stopped +sft +finished ", CliRunner().invoke(app, ["runs", str(tmp_path)]).output)

@@ -77,6 +77,10 @@ class Codec:
         self.counts = self.template.counts
         self._seen_ends: set[int] = set()
 
+    def summary(self) -> str:
+        """What happened to the rows, in words."""
+        return ", ".join(f"{count} {name}" for name, count in self.counts.items() if count)
+
     def prompt(self, example: Example, max_tokens: int) -> Prompt | None:
         """What an engine continues, with room for `max_tokens`; None when the policy is to drop it."""
         if isinstance(example.prompt, str) and all(isinstance(answer, str) for answer in example.answers):

@@ -2,6 +2,9 @@
 
 import importlib.util
 import json
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
@@ -71,7 +74,7 @@ class Adapter:
             modules_to_save=[HEAD] if is_scalar else None,
             task_type="SEQ_CLS" if is_scalar else "CAUSAL_LM",
         )
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(), _quiet():
             torch.manual_seed(seed)
             try:
                 self.model = cast("PeftModel", get_peft_model(module, self.config))
@@ -133,4 +136,13 @@ def open_weights(kind: type[M], path: str, **options: Any) -> M:
     config = PeftConfig.from_pretrained(path)
     base = open_weights(kind, str(config.base_model_name_or_path), **options)
     config.task_type = None  # a language model's adapter may become a reward model's start
-    return cast(M, PeftModel.from_pretrained(base, path, config=config).merge_and_unload())
+    with _quiet():
+        return cast(M, PeftModel.from_pretrained(base, path, config=config).merge_and_unload())
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """peft asks transformers by old names, and warns of what it then does right."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

@@ -189,12 +189,12 @@ def _config(path: str) -> PretrainedConfig:
     """The model's configuration with dropout off: old and new log-probabilities must be of the same function."""
     named, path = path, base_of(path)
     folder = Path(path)
-    if (folder.exists() or path.startswith((".", "/", "~"))) and not (folder / "config.json").exists():
+    below = len(folder.parts) > 1 and Path(folder.parts[0]).is_dir()
+    if (folder.exists() or below or path.startswith((".", "/", "~"))) and not (folder / "config.json").exists():
         moved = f"; the adapters in {named} are for it: if it has moved, say where in their adapter_config.json"
-        raise FileNotFoundError(
-            f"{path}: no config.json there, so no model; expected a Hugging Face folder or a hub name"
-            + (moved if is_adapter(named) else "")
-        )
+        wrong = "no config.json there, so no model" if folder.exists() else "no such folder"
+        says = f"{path}: {wrong}; expected a Hugging Face folder or a hub name"
+        raise FileNotFoundError(says + (moved if is_adapter(named) else ""))
     # Bars of weights, and warnings that a new head is new, tell nothing that the run does not say itself.
     hub_logging.disable_progress_bar()
     hub_logging.set_verbosity_error()

@@ -51,7 +51,7 @@ def run(config: Preference) -> None:
         codec = Codec(policy.tokenizer, config.encoding)
         items = arranged(codec, config.data, config)
         held = arranged(codec, config.heldout, config) if config.heldout else []
-        run.note(f"preference: {dict(codec.counts)}")
+        run.note(f"preference: {len(items)} to train on, {len(held)} held out; encoded: {codec.summary()}")
         policy.stop_at(codec.stops())
         check_rows([row for _, rows in (*items, *held) for row in rows], policy.stop_ids, policy.trunk.context)
         train(policy, reference, items, held, config, run)

@@ -58,9 +58,9 @@ def run(config: RewardConfig) -> None:
         model = start_scalar(config, config.model, config.lora)
         codec = Codec(model.tokenizer, config.encoding)
         items = codec.answers(load_examples(config.data))
-        run.note(f"reward: {dict(codec.counts)}")
         check_rows([row for _, rows in items for row in rows], codec.stops(), model.trunk.context)
         held = measurable(codec.answers(load_examples(config.heldout)), config) if config.heldout else []
+        run.note(f"reward: {len(items)} to train on, {len(held)} held out; encoded: {codec.summary()}")
         train(model, items, held, config, run)
         take_result(config, model, run)
         model = merged(model, run.model_folder)

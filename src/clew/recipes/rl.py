@@ -87,7 +87,7 @@ def run(config: RL) -> None:
         codec = Codec(policy.tokenizer, config.encoding)
         prompts = codec.prompts(load_examples(config.data), config.max_tokens)
         texts = [r[0] for _, r in codec.answers(load_examples(config.ptx.data))] if config.ptx else []
-        run.note(f"rl: {dict(codec.counts)}")
+        run.note(f"rl: {len(prompts)} prompts; encoded: {codec.summary()}")
         if critic is not None:
             check_vocabulary(critic.tokenizer, policy.tokenizer, str(config.critic))
         engine, reward = LocalEngine(policy, slots=config.slots), make_reward(config.reward, policy)

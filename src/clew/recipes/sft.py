@@ -35,8 +35,8 @@ def run(config: SFT) -> None:
         policy = start_policy(config)
         codec = Codec(policy.tokenizer, config.encoding)
         rows = demonstrations(config.data, codec)
-        run.note(f"sft: {dict(codec.counts)}")
         held = demonstrations(config.heldout, codec) if config.heldout else []
+        run.note(f"sft: {len(rows)} to train on, {len(held)} held out; encoded: {codec.summary()}")
         policy.stop_at(codec.stops())
         check_rows([*rows, *held], policy.stop_ids, policy.trunk.context)
         train(policy, rows, held, config, run)
