@@ -31,7 +31,7 @@ FILES = {
     "trl dpo": ({**TRL, "loss_type": "ipo", "beta": 0.3, "max_steps": 40, "use_peft": True, "lora_target_modules": ["q_proj"], "load_in_4bit": True}, None, "preference"),
     "trl kto": ({**TRL, "desirable_weight": 1.2}, None, "preference"),
     "trl reward": ({**TRL, "center_rewards_coefficient": 0.01}, None, "reward"),
-    "trl grpo": ({**TRL, "num_generations": 8, "per_device_train_batch_size": 8, "gradient_accumulation_steps": 4, "beta": 0.04, "epsilon_high": 0.28, "reward_funcs": ["my_lib.rewards.brief"], "max_steps": 500}, None, "rl"),
+    "trl grpo": ({**TRL, "num_generations": 8, "per_device_train_batch_size": 8, "gradient_accumulation_steps": 4, "beta": 0.04, "epsilon_high": 0.28, "reward_funcs": ["my_lib.rewards.brief"], "max_steps": 500, "loss_type": "dapo"}, None, "rl"),
     "trl rloo": ({**TRL, "num_generations": 4, "reward_model_name_or_path": "rm"}, "rloo", "rl"),
 }  # fmt: skip
 
@@ -130,6 +130,119 @@ def test_objectives_of_rl(tmp_path):
     assert (bare["averaging"], bare["advantages"], bare["loss"]["dual"]) == ("fixed", "group_mean", 4.0)
     rloo = translated(tmp_path, FILES["trl rloo"][0], "rloo")[1]
     assert (rloo["advantages"], rloo["loss"], rloo["kl"]) == ("leave_one_out", "reinforce", {"coefficient": 0.05, "place": "reward"})  # fmt: skip
+
+
+GRPO = {**FILES["trl grpo"][0], "gradient_accumulation_steps": 2, "steps_per_generation": 8, "num_iterations": 4}
+
+
+def test_updates_of_trl_are_counted_in_batches_of_rollouts(tmp_path):
+    _, ours, text = translated(tmp_path, {**GRPO, "max_steps": 1000, "save_steps": 160})
+    assert (ours["epochs"], ours["minibatches"]) == (4, 4)
+    assert (ours["steps"], ours["save_every"]) == (63, 10)
+    assert "#   max_steps (1000): 62.5 batches of rollouts, each with the 16 updates that TRL counts" in text
+    often = translated(tmp_path, {**GRPO, "save_steps": 5})[1]
+    assert often["save_every"] == 1
+    alone = translated(tmp_path, {**FILES["trl grpo"][0], "save_steps": 50})[1]
+    assert (alone["steps"], alone["save_every"]) == (500, 50)
+    size = translated(tmp_path, {**FILES["trl grpo"][0], "generation_batch_size": 64})[1]
+    assert (size["prompts"], size["minibatches"], size["steps"]) == (8, 2, 250)
+    ppo = translated(tmp_path, {**FILES["llama ppo"][0], "max_steps": 100, "save_steps": 20})[1]
+    assert (ppo["epochs"], ppo["steps"], ppo["save_every"]) == (4, 100, 20)  # LLaMA-Factory counts the same
+
+
+@pytest.mark.parametrize("more", [{"num_iterations": 2}, {"steps_per_generation": 2}])
+def test_clipping_a_whole_sequence_is_not_passed_over(more, tmp_path):
+    _, ours, text = translated(tmp_path, {**FILES["trl rloo"][0], **more}, "rloo")
+    assert ours["loss"] == {"name": "clipped", "low": 0.2, "high": 0.2}
+    assert "TRL clips the ratio of a whole sequence, clipped that of each token" in text
+    _, _, text = translated(tmp_path, FILES["trl rloo"][0], "rloo")
+    assert "TRL clips" not in text
+
+
+def test_what_feels_a_factor_on_the_loss_is_divided_by_it(tmp_path):
+    sizes = {"max_completion_length": 256, "max_grad_norm": 0.5, "adam_epsilon": 1e-6}
+    ours = translated(tmp_path, {**FILES["trl rloo"][0], **sizes}, "rloo")[1]
+    assert ours["averaging"] == "fixed"
+    assert (ours["learner"]["clip"], ours["learner"]["eps"]) == (0.5 / 256, 1e-6 / 256)
+
+
+def test_memory_and_precision_are_as_the_tool_has_them(tmp_path):
+    silent = translated(tmp_path, TRL, "sft")[1]
+    assert (silent["precision"], silent["learner"]["gradient_checkpointing"]) == ("bf16", True)
+    for told in ({"fp16": True}, {"bf16": False}):
+        assert "precision" not in translated(tmp_path, {**TRL, **told}, "sft")[1]
+    llama = {"stage": "sft", "model_name_or_path": "m", "dataset": "d"}
+    assert "precision" not in translated(tmp_path, llama)[1]
+    assert translated(tmp_path, llama)[1]["learner"]["gradient_checkpointing"] is True
+    without = translated(tmp_path, {**llama, "disable_gradient_checkpointing": True})[1]
+    assert without["learner"]["gradient_checkpointing"] is False
+
+
+def test_layers_that_peft_would_choose_are_said(tmp_path):
+    says = "#   lora_target_modules: peft chooses some layers by the kind of model (often q_proj and v_proj)"
+    assert says in translated(tmp_path, {**TRL, "use_peft": True}, "sft")[2]
+    assert says not in translated(tmp_path, {**TRL, "use_peft": True, "lora_target_modules": "all-linear"}, "sft")[2]
+    assert says not in translated(tmp_path, FILES["llama sft"][0])[2]
+
+
+def test_a_number_of_held_out_rows_is_said(tmp_path):
+    _, ours, text = translated(tmp_path, {**FILES["llama full"][0], "val_size": 200})
+    assert "heldout" not in ours
+    assert (
+        "#   val_size (200): set data.part: train, data.heldout: 200 divided by the rows of the data, and heldout"
+        in text
+    )
+
+
+def test_what_is_too_long_is_cut_and_not_dropped_for_llama_factory(tmp_path):
+    assert translated(tmp_path, FILES["llama rm"][0])[1]["encoding"]["truncation"] == "truncate_completion"
+    assert translated(tmp_path, FILES["trl reward"][0])[1]["encoding"]["truncation"] == "drop"
+
+
+def test_datasets_of_llama_factory_are_files_or_hub_names(tmp_path):
+    described = {
+        "file": {"file_name": "f.json"},
+        "hub": {"hf_hub_url": "owner/name", "split": "test", "columns": {"prompt": "ask"}},
+        "elsewhere": {"ms_hub_url": "owner/name"},
+    }
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/dataset_info.json").write_text(json.dumps(described))
+
+    def path(name):
+        _, ours, text = translated(tmp_path, {**FILES["llama sft"][0], "dataset": name})
+        return ours["data"]["path"], text
+
+    assert path("file")[0] == str(tmp_path / "data/f.json")
+    name, text = path("hub")
+    assert name == "owner/name:test"
+    assert "was not found" not in text
+    assert "dataset_info.json is not read for hub names (columns); data.columns names columns" in text
+    for name in ("elsewhere", "other"):
+        says = f"data/dataset_info.json has no file or hub name for it, so the file of {name!r} is a guess"
+        assert says in path(name)[1]
+    (tmp_path / "data/dataset_info.json").unlink()
+    assert "data/dataset_info.json was not found, so the file of 'file' is a guess" in path("file")[1]
+
+
+@pytest.mark.parametrize(
+    ("values", "method"),
+    [
+        ({"scale_rewards": "none"}, "grpo"),
+        ({"loss_type": "dr_grpo"}, "grpo"),
+        ({"num_iterations": 2, "delta": 4.0}, "grpo"),
+        ({"reward_funcs": ["m.f"], "normalize_advantages": True}, "rloo"),
+        ({"epsilon": 0.2, "num_iterations": 1, "reward_funcs": ["m.f"], "sync_ref_model": True}, None),
+        ({"precompute_ref_log_probs": True}, None),
+        ({"precompute_ref_log_probs": True, "undesirable_weight": 1.1}, "kto"),
+        ({"loss_weights": [1.0]}, "dpo"),
+    ],
+)
+def test_only_options_of_one_trainer_tell_which_it_is(values, method, tmp_path):
+    if method is None:
+        with pytest.raises(ConfigError, match="does not say what it is for; --method is one of"):
+            translated(tmp_path, {**TRL, **values})
+    else:
+        assert f"(TRL, {method})" in translated(tmp_path, {**TRL, **values})[2]
 
 
 def test_what_is_silent_has_the_defaults_of_the_tool(tmp_path):

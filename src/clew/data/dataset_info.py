@@ -22,19 +22,21 @@ def renaming(file: Path) -> Callable[[Row], Row] | None:
 
     Raises ValueError when `dataset_info.json` is no JSON object.
     """
-    entries = {} if file.name == NAME else _entries(file.parent)
+    entries = {} if file.name == NAME else entries_of(file.parent)
     mine = [e for e in entries.values() if e.get("file_name") == file.name]
     return None if not mine else lambda row: _renamed(row, mine[0])
 
 
-def file_of(name: str, folder: Path) -> Path | None:
-    """The file that a dataset's name stands for in a folder; None where nothing says so."""
-    file = _entries(folder).get(name, {}).get("file_name")
-    return None if file is None else folder / file
+def path_of(entry: Mapping[str, Any], folder: Path) -> str | None:
+    """The hub name (`owner/name[:split]`) or the file of a dataset described in a folder; None where it has neither."""
+    hub, file = entry.get("hf_hub_url"), entry.get("file_name")
+    if hub:
+        return f"{hub}:{entry['split']}" if entry.get("split", "train") != "train" else str(hub)
+    return str(folder / file) if file else None
 
 
-def _entries(folder: Path) -> dict[str, Mapping[str, Any]]:
-    """What a folder's dataset_info.json describes, by name."""
+def entries_of(folder: Path) -> dict[str, Mapping[str, Any]]:
+    """What a folder's dataset_info.json describes, by name; nothing where there is none."""
     described = folder / NAME
     if not described.exists():
         return {}

@@ -15,6 +15,12 @@ COMMON = {
     "lr_scheduler_type": "linear", "adam_beta1": 0.9, "adam_beta2": 0.999, "adam_epsilon": 1e-8, "weight_decay": 0.0,
     "max_grad_norm": 1.0, "seed": 42,
 }  # fmt: skip
+TOOLS: dict[str, dict[str, Any]] = {
+    "trl": {"bf16": True, "gradient_checkpointing": True},
+    "llamafactory": {
+        "learning_rate": 5e-5, "cutoff_len": 2048, "finetuning_type": "lora", "gradient_checkpointing": True,
+    },
+}  # fmt: skip
 DEFAULTS: dict[tuple[str, str], dict[str, Any]] = {
     ("trl", "sft"): {"learning_rate": 2e-5, "max_length": 1024},
     ("trl", "dpo"): {"learning_rate": 1e-6, "max_length": 1024, "beta": 0.1, "loss_type": "sigmoid"},
@@ -28,7 +34,6 @@ DEFAULTS: dict[tuple[str, str], dict[str, Any]] = {
         "learning_rate": 1e-6, "num_generations": 2, "max_completion_length": 512, "beta": 0.05, "num_iterations": 1,
         "epsilon": 0.2, "temperature": 1.0,
     },
-    **{("llamafactory", m): {"learning_rate": 5e-5, "cutoff_len": 2048, "finetuning_type": "lora"} for m in METHODS},
 }  # fmt: skip
 """What holds where a file is silent: the tool's own defaults, since the file was written with them in mind."""
 
@@ -45,6 +50,7 @@ ALIASES: dict[str, tuple[str, Change]] = {
     "max_grad_norm": ("learner.clip", float),
     "adam_epsilon": ("learner.eps", float),
     "gradient_checkpointing": ("learner.gradient_checkpointing", bool),
+    "disable_gradient_checkpointing": ("learner.gradient_checkpointing", lambda is_off: not is_off),
     "num_train_epochs": ("epochs", float),
     "max_length": ("encoding.max_length", int),
     "max_seq_length": ("encoding.max_length", int),

@@ -1,12 +1,13 @@
 """Options of the other tools that mean something together: batch and accumulation, a loss and its options, adapters."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from clew.config import ConfigError
-from clew.data.dataset_info import file_of
+from clew.data.dataset_info import NAME, entries_of, path_of
 from clew.peers.aliases import AVERAGINGS, METHODS, PAIR_LOSSES
 
 
@@ -45,8 +46,9 @@ def batch(plan: Plan) -> None:
         plan.ours["batch"] = total
         return
     group = plan.all.get("num_generations", 1)
-    (per_generation,) = plan.take("steps_per_generation")
-    updates = max(1, (per_generation or steps) // steps)
+    per_generation, completions = plan.take("steps_per_generation", "generation_batch_size")
+    per_generation = per_generation or (completions // rows if completions else steps)
+    updates = max(1, per_generation // steps)
     plan.ours |= {"prompts": max(1, total * updates // group), "minibatches": updates}
     if total * updates % group:
         plan.notes["prompts"] = f"{total * updates} completions are no multiple of num_generations {group}"
@@ -60,14 +62,26 @@ def length_of_run(plan: Plan) -> None:
     if kind == "sft":
         plan.ours |= {"steps": steps} if steps else {"epochs": float(epochs)}
     elif kind == "rl":
+        updates = _updates(plan)
+        (every,) = plan.take("save_steps")
+        plan.ours["save_every"] = max(1, every // updates)
         if steps:
-            plan.ours["steps"] = steps
-        else:
+            plan.ours["steps"] = math.ceil(steps / updates)
+        if steps and updates > 1:
+            plan.notes["max_steps"] = (
+                f"{steps / updates:g} batches of rollouts, each with the {updates} updates that TRL counts"
+            )
+        if not steps:
             plan.notes["num_train_epochs"] = f"set steps: {epochs:g} times the prompts of the data, divided by prompts"
     else:
         plan.ours["epochs"] = float(epochs)
         if steps:
             plan.notes["max_steps"] = f"set epochs: {steps} times batch, divided by the rows of the data"
+
+
+def _updates(plan: Plan) -> int:
+    """Optimiser steps that learn from one batch of rollouts; TRL counts those, LLaMA-Factory and clew the batches."""
+    return plan.ours["minibatches"] * plan.all.get("num_iterations", 1)
 
 
 def optimiser(plan: Plan) -> None:
@@ -83,7 +97,8 @@ def optimiser(plan: Plan) -> None:
 
 def precision(plan: Plan) -> None:
     bf16, pure, dtype = plan.take("bf16", "pure_bf16", "dtype")
-    if bf16 or pure:
+    is_half = plan.theirs.get("fp16") and "bf16" not in plan.theirs
+    if (bf16 and not is_half) or pure:
         plan.ours["precision"] = "bf16"
     if pure or dtype in ("bfloat16", "float16"):
         plan.notes["dtype"] = "trained weights are float32 here; lora.weights: bf16 is for frozen ones"
@@ -105,6 +120,11 @@ def adapters(plan: Plan) -> None:
         "lora.alpha": plan.all.get("lora_alpha") or (32 if plan.tool == "trl" else 2 * rank),
     }
     targets = targets or named
+    if not targets and plan.tool == "trl":
+        plan.notes["lora_target_modules"] = (
+            "peft chooses some layers by the kind of model (often q_proj and v_proj); name them in lora.targets, which "
+            "are all linear ones otherwise"
+        )
     if targets and targets not in ("all", "all-linear", ["all-linear"]):
         plan.ours["lora.targets"] = [t.strip() for t in targets.split(",")] if isinstance(targets, str) else targets
     if four or bits == 4:
@@ -115,7 +135,7 @@ def adapters(plan: Plan) -> None:
 
 def data(plan: Plan) -> None:
     name, split, tests, sources = plan.take("dataset_name", "dataset_train_split", "dataset_test_split", "datasets")
-    named, folder, evaluated = plan.take("dataset", "dataset_dir", "eval_dataset")
+    named, folder = plan.take("dataset", "dataset_dir")
     several = [n.strip() for n in named.split(",")] if isinstance(named, str) else list(named or [])
     several = [_file(plan, n, folder or "data") for n in several]
     several += [f"{name}:{split}" if split and split != "train" else name] if name else []
@@ -127,31 +147,47 @@ def data(plan: Plan) -> None:
             f"one path only; put the files into a folder and name that: {', '.join(map(str, several))}"
         )
     plan.ours["data.path"] = several[0] if several else "data.jsonl"
+    _held_out(plan, named=f"{name}:{tests or 'test'}" if name else None)
+
+
+def _held_out(plan: Plan, named: str | None) -> None:
+    """A share of the data, a dataset of its own, or the split that is `named` for it."""
     (share,) = plan.take("test_split_size") if plan.tool == "trl" else plan.take("val_size")
-    strategy, best = plan.take("eval_strategy", "load_best_model_at_end")
-    if share and 0 < share < 1:
+    evaluated, strategy, best = plan.take("eval_dataset", "eval_strategy", "load_best_model_at_end")
+    if share and share >= 1:
+        plan.notes["test_split_size" if plan.tool == "trl" else "val_size"] = (
+            f"set data.part: train, data.heldout: {share:g} divided by the rows of the data, and heldout the same with "
+            "part: heldout"
+        )
+    elif share:
         held = {"heldout.path": plan.ours["data.path"], "heldout.part": "heldout", "heldout.heldout": share}
         plan.ours |= {"data.part": "train", "data.heldout": share, **held}
     elif evaluated:
-        plan.ours["heldout.path"] = _file(plan, str(evaluated).split(",")[0].strip(), folder or "data")
-    elif name and strategy in ("steps", "epoch"):
-        plan.ours["heldout.path"] = f"{name}:{tests or 'test'}"
+        folder = plan.all.get("dataset_dir", "data")
+        plan.ours["heldout.path"] = _file(plan, str(evaluated).split(",")[0].strip(), folder)
+    elif named and strategy in ("steps", "epoch"):
+        plan.ours["heldout.path"] = named
     plan.ours |= {"result": "best"} if best and "heldout.path" in plan.ours else {}
 
 
 def _file(plan: Plan, name: str, folder: str) -> str:
-    """LLaMA-Factory's name of a dataset as a path, by dataset_info.json where it is there."""
-    for place in (plan.folder / folder, Path(folder)):
-        if (found := file_of(name, place)) is not None:
-            return str(found)
-    plan.notes["dataset"] = f"{folder}/dataset_info.json was not found, so the file of {name!r} is a guess"
+    """LLaMA-Factory's name of a dataset as a path or hub name, by dataset_info.json where it is there."""
+    place = next((p for p in (plan.folder / folder, Path(folder)) if (p / NAME).exists()), None)
+    entry = entries_of(place).get(name) if place else None
+    if place and entry and (path := path_of(entry, place)):
+        said = [k for k in ("columns", "formatting", "tags", "subset") if k in entry and entry.get("hf_hub_url")]
+        if said:
+            plan.notes["dataset"] = f"{NAME} is not read for hub names ({', '.join(said)}); data.columns names columns"
+        return path
+    lacks = "was not found" if place is None else "has no file or hub name for it"
+    plan.notes["dataset"] = f"{folder}/{NAME} {lacks}, so the file of {name!r} is a guess"
     return f"{folder}/{name}.json"
 
 
 def truncation(plan: Plan) -> None:
     (mode,) = plan.take("truncation_mode")
     if METHODS[plan.method] != "rl":
-        how = {"reward": "drop"}.get(plan.method, "truncate_completion")
+        how = "drop" if (plan.tool, plan.method) == ("trl", "reward") else "truncate_completion"
         plan.ours["encoding.truncation"] = "truncate_prompt_left" if mode == "keep_end" else how
     if plan.tool == "llamafactory" and METHODS[plan.method] != "rl":
         plan.notes["cutoff_len"] = "LLaMA-Factory cuts prompt and answer in proportion; here the answer's end is cut"
@@ -204,12 +240,17 @@ def objective(plan: Plan) -> None:
             plan.notes["scale_rewards"] = "rewards are scaled by their group or not at all; this does not scale them"
         plan.ours |= {"kl.coefficient": beta, "kl.place": "loss", "kl.loss": "forward"}
     elif plan.method == "rloo":
-        is_on_policy = plan.all["num_iterations"] == 1
+        is_on_policy = _updates(plan) == 1
         plan.ours |= {"advantages": "leave_one_out", "loss": "reinforce" if is_on_policy else clipped}
         plan.ours |= {"averaging": "fixed", "kl.coefficient": beta, "kl.place": "reward"}
+        norm, eps = plan.take("max_grad_norm", "adam_epsilon")
+        longest = plan.all["max_completion_length"]
+        plan.ours |= {"learner.clip": norm / longest, "learner.eps": eps / longest}
         plan.notes["averaging"] = (
-            "TRL sums over a sequence; fixed divides that by max_tokens, which AdamW does not feel"
+            "TRL sums over a sequence; fixed divides that by max_tokens, and so are learner.clip and learner.eps"
         )
+        if not is_on_policy:
+            plan.notes["epsilon"] = "TRL clips the ratio of a whole sequence, clipped that of each token"
     else:
         (target,) = plan.take("ppo_target")
         plan.ours |= {"advantages": "gae", "loss": clipped, "whiten_advantages": True, "epochs": 4}

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from clew.config import ConfigError, build, read_yaml
-from clew.peers.aliases import ALIASES, COMMON, DEFAULTS, METHODS, PAIR_LOSSES, SAID, SETTLED, STAGES
+from clew.peers.aliases import ALIASES, AVERAGINGS, COMMON, DEFAULTS, METHODS, PAIR_LOSSES, SAID, SETTLED, STAGES, TOOLS
 from clew.peers.together import TOGETHER, Plan
 from clew.pipeline import recipe
 
@@ -24,7 +24,7 @@ def translate(file: Path, method: str | None = None) -> tuple[str, str]:
     method = method or (STAGES.get(theirs.get("stage", "sft")) if is_llama else _guess(theirs))
     if method not in METHODS:
         raise ConfigError(f"{file} does not say what it is for; --method is one of {', '.join(METHODS)}")
-    defaults = {**COMMON, **DEFAULTS.get((tool, method), {})}
+    defaults = {**COMMON, **TOOLS[tool], **DEFAULTS.get((tool, method), {})}
     plan = Plan(tool, method, file.parent, theirs, {**defaults, **theirs})
     for together in TOGETHER:
         together(plan)
@@ -38,19 +38,20 @@ def translate(file: Path, method: str | None = None) -> tuple[str, str]:
 
 
 def _guess(theirs: Mapping[str, Any]) -> str | None:
-    """TRL's files do not name their trainer; some options belong to one alone."""
+    """TRL's files do not name their trainer; some options belong to one alone. GRPO and RLOO share nearly all."""
     telling = {
-        "grpo": ("scale_rewards", "epsilon", "num_iterations", "reward_funcs", "reward_model_name_or_path"),
-        "rloo": ("normalize_advantages",),
+        "grpo": ("scale_rewards", "delta", "importance_sampling_level", "entropy_coef", "top_entropy_quantile"),
+        "rloo": ("normalize_advantages", "reward_clip_range"),
         "kto": ("desirable_weight", "undesirable_weight"),
         "reward": ("center_rewards_coefficient",),
-        "dpo": ("precompute_ref_log_probs", "f_divergence_type", "loss_weights", "sync_ref_model"),
+        "dpo": ("f_divergence_type", "loss_weights"),
         "sft": ("packing", "completion_only_loss", "assistant_only_loss", "dataset_text_field"),
     }
     found = next((method for method, names in telling.items() if any(n in theirs for n in names)), None)
-    if found is None and str(theirs.get("loss_type")) in PAIR_LOSSES:
-        return "kto" if theirs["loss_type"] == "kto" else "dpo"
-    return found
+    loss = str(theirs.get("loss_type"))
+    if found is None and loss in PAIR_LOSSES:
+        return "kto" if loss == "kto" else "dpo"
+    return "grpo" if found is None and loss in AVERAGINGS else found
 
 
 def _alone(plan: Plan) -> None:
