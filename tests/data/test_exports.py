@@ -50,6 +50,10 @@ CASES = [
     ("a thumb down", argilla({"ok": ["not helpful"]}, ONE), ("Well.",), (), 0.0),
     ("a correction", argilla({"better_text": ["Better."]}, ONE), ("Better.", "Well."), (0, 1), None),
     ("a demonstration", argilla({"answer": ["Mine."]}, {"prompt": "How?"}), ("Mine.",), (), None),
+    ("a name beside a tie", argilla({"both_relevant": ["both"], "better": ["response_2"]}), ("Badly.", "Well."), (0, 1), None),
+    ("a name beside a number", argilla({"safety": ["1"], "preference": ["response_2", "tie"]}), ("Badly.", "Well."), (0, 1), None),
+    ("a place beside a number", label_studio([[("safety", "choices", {"choices": ["1"]}), ("pw", "pairwise", {"selected": "right"})]]), ("Badly.", "Well."), (0, 1), None),
+    ("ratings in words", argilla({"rating_1": ["1"], "rating_2": ["2"]}), ("Badly.", "Well."), (0, 1), None),
     ("a suggestion alone", argilla({}, FIELDS, {"better": "response_1"}), ("Well.", "Badly."), (0, 1), None),
     ("pairwise", label_studio([[("pw", "pairwise", {"selected": "right"})]]), ("Badly.", "Well."), (0, 1), None),
     ("choices", label_studio([[("which", "choices", {"choices": ["answer1"]})]]), ("Well.", "Badly."), (0, 1), None),
@@ -115,6 +119,12 @@ def test_spans_and_remarks_go_along():
 def test_what_nobody_has_answered_holds_no_example():
     assert parse_row(argilla({}), "row 1") == []
     assert parse_row(label_studio([]), "row 1") == []
+
+
+def test_questions_that_say_equally_plainly_which_text_is_better_are_named():
+    for asked in ({"helpful": ["response_1"], "safe": ["response_2"]}, {"helpful": ["2"], "safe": ["1"]}):
+        with pytest.raises(ValueError, match=r"row 1: each of the questions \['helpful', 'safe'\] may say"):
+            parse_row(argilla(asked), "row 1")
 
 
 def test_an_answer_that_names_no_text_is_explained():

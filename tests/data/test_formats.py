@@ -19,6 +19,9 @@ def said(text: str) -> tuple[Message, ...]:
     return (Message("assistant", text),)
 
 
+TALK = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "a"}]
+LATER = [*TALK, {"role": "user", "content": "So?"}, {"role": "assistant", "content": "b"}]
+SYSTEM = {"role": "system", "content": "be"}
 TURN = {"from": "human", "value": "Hi"}
 PRM = {"problem": "1+1", "steps": [{"completions": [{"text": "one", "rating": 1}], "chosen_completion": 0}, {"completions": [{"text": "two", "rating": -1}, {"text": "2", "rating": 1}], "chosen_completion": 1}]}  # fmt: skip
 CASES = [
@@ -33,6 +36,21 @@ CASES = [
     ("PandaLM", {"instruction": "do", "input": "", "response1": "a", "response2": "b", "annotator1": 2, "annotator2": 2, "annotator3": 0}, "do", ("b", "a"), (0, 1)),
     ("LLMBar", {"input": "q", "output_1": "a", "output_2": "b", "label": 2}, "q", ("b", "a"), (0, 1)),
     ("question and answer", {"question": "q", "answer": "a"}, "q", ("a",), ()),
+    ("pair with its question", {"question": "q", "chosen": "The cat sat", "rejected": "The cat ran"}, "q", ("The cat sat", "The cat ran"), (0, 1)),
+    ("pair with its question", {"system": "be", "question": "q", "chosen": "a", "rejected": "b"}, (Message("system", "be"), user("q")), ("a", "b"), (0, 1)),
+    ("pair with its question", {"system": "", "question": "q", "chosen": "a", "rejected": "b"}, (user("q"),), ("a", "b"), (0, 1)),
+    ("pair with its input", {"input": "q", "chosen": "a", "rejected": "b"}, "q", ("a", "b"), (0, 1)),
+    ("pair with its input", {"system": "be", "input": "Hi", "chosen": TALK, "rejected": TALK}, (Message("system", "be"), user("Hi")), (said("a"), said("a")), (0, 1)),
+    ("pair", {"prompt": [SYSTEM], "chosen": TALK, "rejected": TALK}, (Message("system", "be"), user("Hi")), (said("a"), said("a")), (0, 1)),
+    ("pair", {"prompt": [SYSTEM, TALK[0]], "chosen": TALK, "rejected": TALK}, (Message("system", "be"), user("Hi")), (said("a"), said("a")), (0, 1)),
+    ("pair", {"prompt": [SYSTEM, *TALK, TALK[0]], "chosen": TALK, "rejected": TALK}, (Message("system", "be"), user("Hi"), *said("a"), user("Hi")), (said("a"), said("a")), (0, 1)),
+    ("pair", {"prompt": [SYSTEM, TALK[0]], "chosen": [SYSTEM, *TALK], "rejected": [SYSTEM, *TALK]}, (Message("system", "be"), user("Hi")), (said("a"), said("a")), (0, 1)),
+    ("pair", {"prompt": [SYSTEM, LATER[2]], "chosen": LATER, "rejected": LATER}, (Message("system", "be"), user("Hi"), *said("a"), user("So?")), (said("b"), said("b")), (0, 1)),
+    ("pair", {"prompt": [SYSTEM, {"role": "user", "content": "Hi "}], "chosen": TALK, "rejected": TALK}, (Message("system", "be"), user("Hi")), (said("a"), said("a")), (0, 1)),
+    ("pair", {"prompt": TALK, "chosen": LATER[2:], "rejected": LATER[2:]}, (user("Hi"), *said("a"), user("So?")), (said("b"), said("b")), (0, 1)),
+    ("conversation with its prompt", {"prompt": "Hi", "prompt_id": "7", "messages": LATER}, (user("Hi"),), ((*said("a"), user("So?"), *said("b")),), ()),
+    ("conversation with its prompt", {"prompt": "Hi", "messages": TALK, "label": True}, (user("Hi"),), (said("a"),), ()),
+    ("LLaMA-Factory alpaca", {"instruction": "do", "output": "x", "chosen": "a", "rejected": "b"}, (user("do"),), (said("a"), said("b")), (0, 1)),
     ("conversation", {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "a"}], "label": False}, (user("Hi"),), (said("a"),), ()),
 ]  # fmt: skip
 

@@ -6,6 +6,7 @@ is the prompt is found by its name; what an answer says of the others, by its ki
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import groupby
 from typing import Any
 
@@ -108,7 +109,7 @@ def judged(fields: Mapping[str, Any], votes: Votes, offered: Votes, where: str) 
     asked |= {name: values for name, values in offered.items() if name not in asked}
     asked = {name: values for name, values in asked.items() if values}
     telling = {name: values for name, values in asked.items() if not _is_remark(name, values)}
-    ways = (_by_order, _by_rating) if len(answers) > 1 else (_by_label, _by_writing)
+    ways = (partial(_by_order, where=where), _by_rating) if len(answers) > 1 else (_by_label, _by_writing)
     for way in ways:
         examples, used = way(prompt, answers, telling)
         if examples:
@@ -162,14 +163,37 @@ Found = tuple[list[Example], set[str]]
 """The examples, and the questions they come from."""
 
 
-def _by_order(prompt: Text, answers: Mapping[str, Text], asked: Votes) -> Found:
-    """Rankings and choices: answers by their mean rank; of two, the share of votes is the agreement."""
-    for name, values in asked.items():
-        orders = [o for v in values if (o := _order(v, list(answers))) is not None]
-        if orders:
-            means = [sum(column) / len(orders) for column in zip(*orders, strict=True)]
-            return [_ordered(prompt, list(answers.values()), means, orders)], {name}
-    return [], set()
+def _by_order(prompt: Text, answers: Mapping[str, Text], asked: Votes, *, where: str) -> Found:
+    """Rankings and choices: answers by their mean rank; of two, the share of votes is the agreement.
+
+    Where several questions may be meant, the one whose values name the answers most plainly. Raises ValueError when
+    that are several too.
+    """
+    names = list(answers)
+    meant = {name: values for name, values in asked.items() if not _rates_one(name, values, names)}
+    plain = {name: max(_plainness(v, names) for v in values) for name, values in meant.items()}
+    most = max(plain.values(), default=0)
+    if most == 0:
+        return [], set()
+    name, *others = [name for name, how in plain.items() if how == most]
+    if others:
+        raise ValueError(
+            f"{where}: each of the questions {[name, *others]} may say which text is better; leave all but one of them "
+            "out of the export"
+        )
+    orders = [o for v in asked[name] if (o := _order(v, names)) is not None]
+    means = [sum(column) / len(orders) for column in zip(*orders, strict=True)]
+    return [_ordered(prompt, list(answers.values()), means, orders)], {name}
+
+
+def _plainness(value: Any, names: list[str]) -> int:
+    """How plainly a value orders the answers: 3 by name, 2 by left or B, 1 by a bare number or as a tie, 0 not."""
+    if _order(value, names) is None:
+        return 0
+    words = _words(value) if isinstance(value, str) else []
+    if not words or "".join(words) in ("".join(_words(name)) for name in names):
+        return 3
+    return 1 if value.strip().isdigit() or any(word in TIES for word in words) else 2
 
 
 def _ordered(prompt: Text, answers: list[Text], means: list[float], orders: list[list[float]]) -> Example:
@@ -231,7 +255,7 @@ def _by_rating(prompt: Text, answers: Mapping[str, Text], asked: Votes) -> Found
     used: set[str] = set()
     for name, values in asked.items():
         numbers = [n for v in values if (n := _number(v)) is not None]
-        place = next((i for i, answer in enumerate(names) if _words(answer)[-1] == _words(name)[-1]), None)
+        place = _named_by(name, names)
         if numbers and place is not None and place not in means:
             means[place] = sum(numbers) / len(numbers)
             used.add(name)
@@ -239,6 +263,15 @@ def _by_rating(prompt: Text, answers: Mapping[str, Text], asked: Votes) -> Found
         return [], set()
     levels = {mean: i for i, (mean, _) in enumerate(groupby(sorted(means.values(), reverse=True)))}
     return [ranked(prompt, list(answers.values()), [levels[means[i]] for i in range(len(names))])], used
+
+
+def _named_by(question: str, names: list[str]) -> int | None:
+    """The answer whose number or letter a question bears."""
+    return next((i for i, answer in enumerate(names) if _words(answer)[-1] == _words(question)[-1]), None)
+
+
+def _rates_one(question: str, values: Sequence[Any], names: list[str]) -> bool:
+    return _named_by(question, names) is not None and all(_number(v) is not None for v in values)
 
 
 def _by_label(prompt: Text, answers: Mapping[str, Text], asked: Votes) -> Found:

@@ -31,7 +31,7 @@ def alpaca(row: Row, where: str) -> Example:
             raise ValueError(f"{where}: column 'history' needs pairs of question and answer; got {turn!r:.80}")
         before += [Message("user", turn[0]), Message("assistant", turn[1])]
     prompt = (*before, Message("user", asked))
-    if row.get("output") is None:
+    if row.get("chosen") is not None and row.get("rejected") is not None:
         answers = tuple((Message("assistant", string(row, c, where)),) for c in ("chosen", "rejected"))
         return Example("", prompt, answers, (0, 1))
     label = None if row.get("kto_tag") is None else number(row, "kto_tag", where, None)

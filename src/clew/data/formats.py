@@ -93,14 +93,30 @@ def _ranking(row: Row, where: str) -> Example:
 
 
 def _pair(row: Row, where: str) -> Example:
+    return _compared(row, None if row.get("prompt") is None else as_text(row["prompt"], "prompt", where), where)
+
+
+def _asked(row: Row, where: str) -> Example:
+    """A pair whose prompt is called question or input; a column `system` makes that a conversation."""
+    column = "question" if row.get("question") is not None else "input"
+    prompt = as_text(row[column], column, where)
+    if "system" in row:
+        system = [Message("system", string(row, "system", where))] if row["system"] else []
+        prompt = (*system, Message("user", prompt)) if isinstance(prompt, str) else (*system, *prompt)
+    return _compared(row, prompt, where)
+
+
+def _compared(row: Row, prompt: Text | None, where: str) -> Example:
+    """A pair; without a prompt, that is what both answers begin with."""
     chosen, rejected = (as_text(row[c], c, where) for c in ("chosen", "rejected"))
     if isinstance(chosen, str) != isinstance(rejected, str):
         raise ValueError(f"{where}: 'chosen' and 'rejected' must both be text or both messages")
-    prompt = "" if row.get("prompt") is None else as_text(row["prompt"], "prompt", where)
-    if row.get("prompt") is None or _repeats(prompt, chosen, rejected):
+    if prompt is None or _repeats(prompt, chosen, rejected):
+        before = _not_repeated(prompt, chosen)
         prompt, chosen, rejected = _common_prompt(chosen, rejected, where)
+        prompt = (*before, *prompt) if before and not isinstance(prompt, str) else prompt
     elif isinstance(prompt, str) and not isinstance(chosen, str):
-        prompt = (Message("user", prompt),)
+        prompt = (Message("user", prompt),) if prompt else ()
     return Example(
         "",
         prompt,
@@ -129,12 +145,26 @@ def _prompt(row: Row, where: str) -> Example:
 
 def _conversation(row: Row, where: str) -> Example:
     """Messages to learn from; with a label, the last turn is what is judged."""
-    messages = as_text(row["messages"], "messages", where)
-    if isinstance(messages, str):
-        raise ValueError(f"{where}: column 'messages' needs a list of messages; got text")
+    messages = _messages(row, where)
     if row.get("label") is None:
         return Example("", (), (messages,))
     return Example("", messages[:-1], (messages[-1:],), label=number(row, "label", where, None))
+
+
+def _begun(row: Row, where: str) -> Example:
+    """A conversation with a column `prompt`: it begins with one, which is all before the assistant's first turn."""
+    messages = _messages(row, where)
+    begin = tuple(takewhile(lambda m: m.role != "assistant", messages))
+    if row.get("label") is not None or len(begin) == len(messages):
+        return _conversation(row, where)
+    return Example("", begin, (messages[len(begin) :],))
+
+
+def _messages(row: Row, where: str) -> tuple[Message, ...]:
+    messages = as_text(row["messages"], "messages", where)
+    if isinstance(messages, str):
+        raise ValueError(f"{where}: column 'messages' needs a list of messages; got text")
+    return messages
 
 
 def _text_alone(row: Row, where: str) -> Example:
@@ -161,6 +191,18 @@ def _repeats(prompt: Text, chosen: Text, rejected: Text) -> bool:
         whole = isinstance(prompt, str) and "\n\nAssistant:" in prompt
         return whole and chosen.startswith(str(prompt)) and rejected[: len(prompt)] == prompt
     return chosen[0].role != "assistant"
+
+
+def _not_repeated(prompt: Text | None, conversation: Text) -> tuple[Message, ...]:
+    """Turns of the prompt that a conversation leaves out, such as the system's."""
+    if not prompt or isinstance(prompt, str) or isinstance(conversation, str):
+        return ()
+    for num in range(min(len(prompt), len(conversation)), 0, -1):
+        if prompt[-num:] == conversation[:num]:
+            return prompt[:-num]
+    if prompt[-1].role != conversation[0].role:
+        return prompt
+    return tuple(takewhile(lambda m: m.role == "system" and m not in conversation, prompt))
 
 
 def _common_prompt(chosen: Text, rejected: Text, where: str) -> tuple[Text, Text, Text]:
@@ -238,6 +280,10 @@ FORMATS = (
            ("input", "output_1", "output_2", "label"), foreign.two_outputs),
     Format("pair", "a prompt and two answers: chosen is better than rejected",
            ("prompt", "chosen", "rejected"), _pair, PAIR),
+    Format("pair with its question", "a question and two answers, perhaps with a system turn: chosen is better",
+           ("question", "chosen", "rejected"), _asked, (*PAIR, "system")),
+    Format("pair with its input", "an input and two answers, perhaps with a system turn: chosen is better",
+           ("input", "chosen", "rejected"), _asked, (*PAIR, "system")),
     Format("pair, prompt in common", "two conversations or transcripts; the prompt is what both begin with",
            ("chosen", "rejected"), _pair, PAIR),
     Format("pair of images (Pick-a-Pic)", "two images for a caption: a preference, and not of texts",
@@ -262,6 +308,8 @@ FORMATS = (
            ("question", "ground_truth"), foreign.solutions),
     Format("prompt with its ground truth (verl)", "a prompt; rewards see ground_truth and what is in extra_info",
            ("prompt", "reward_model"), foreign.verl, ("extra_info",)),
+    Format("conversation with its prompt", "a prompt, and turns that begin with it; the assistant's are learnt",
+           ("prompt", "messages"), _begun, ("label",)),
     Format("prompt", "a prompt, for a policy to answer",
            ("prompt",), _prompt),
     Format("prompt (MT-bench)", "questions in turns; the first is the prompt",
