@@ -13,7 +13,7 @@ from clew.cli import app
 from clew.config import ConfigError, import_function
 from clew.data.formats import parse_row
 from clew.data.sources import read_rows
-from clew.starter import KINDS, kind_of, split, start
+from clew.starter import KINDS, kinds_of, split, start
 
 SAID = ["They went home.", "The sun was warm.", "It was a big dog.", "She gave him a red ball."]
 ROWS = [
@@ -46,7 +46,7 @@ def here(tmp_path, monkeypatch) -> Path:
 
 @pytest.mark.parametrize("kind", FILES)
 def test_the_method_fits_the_rows_and_every_stage_loads(kind, here):
-    assert {kind_of(e) for row in FILES[kind] for e in parse_row(row, "x")} == {kind}
+    assert set(kinds_of([e for row in FILES[kind] for e in parse_row(row, "x")])) == {kind}
     told = CliRunner().invoke(app, ["init", f"{kind}.jsonl"])
     assert told.exit_code == 0, told.output
     assert f"{kind}/run.yaml is ready" in told.output
@@ -63,6 +63,15 @@ def test_the_method_fits_the_rows_and_every_stage_loads(kind, here):
     text = (here / kind / "run.yaml").read_text()
     assert text.count("  # ") >= 10
     assert ("template: transcript" in text) == (kind == "answers")
+
+
+@pytest.mark.parametrize("levels", [(1, 2, 3, 4, 5), (1, 1, 1, 1, 5), (0, 1, 0, 1, 2)])
+def test_a_rating_of_1_or_0_is_no_thumb(levels, here):
+    rows = [{**FILES["ratings"][n], "rating": levels[n % 5]} for n in range(40)]
+    (here / "stars.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    _, says = start("stars.jsonl", here / "out", None)
+    assert says.splitlines() == ["40 rows (demonstration): answers with a rating", "36 to train on, 4 held out"]
+    assert pipeline.load(here / "out" / "run.yaml")[1][0].name == "reward"
 
 
 def test_every_kind_has_a_file_here():

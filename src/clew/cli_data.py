@@ -54,7 +54,7 @@ def check_file(
         shared = check.leaks(found.examples, check.survey(heldout, named(columns)).examples)
         screen.print(f"{shared:7} prompts of {heldout} are training prompts too")
     _refused(screen, found)
-    fitting = [i for i, e in enumerate(found.examples) if method is None or check.USES[method][1](e)]
+    fitting = check.fitting(found.examples, method) if method else list(range(len(found.examples)))
     if model is not None and fitting:
         encoding = {"template": template, "max_length": max_length, "truncation": truncation}
         _tokens(screen, found, fitting, model, encoding, method)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from clew.config import ConfigError
-from clew.data.check import Survey, convert, survey
+from clew.data.check import Survey, convert, labels_are_thumbs, survey
 from clew.data.example import Example
 from clew.data.sources import split_place
 
@@ -37,12 +37,17 @@ class Shape:
         return f"{at_1024 * min(max(1024 / self.width, 0.25), 32):.0e}"
 
 
-def kind_of(example: Example) -> Kind:
-    """What an example teaches."""
+def kinds_of(examples: Sequence[Example]) -> list[Kind]:
+    """What each example of a file teaches."""
+    labelled: Kind = "thumbs" if labels_are_thumbs(examples) else "ratings"
+    return [_kind_of(example, labelled) for example in examples]
+
+
+def _kind_of(example: Example, labelled: Kind) -> Kind:
     if len(set(example.ranks)) > 1:
         return "pairs" if len(example.ranks) == 2 else "rankings"
     if example.label is not None and example.answers:
-        return "thumbs" if example.label in (0, 1) else "ratings"
+        return labelled
     return "answers" if example.answers else "prompts"
 
 
@@ -54,11 +59,11 @@ def start(file: str, out: Path, model: str | None, columns: Mapping[str, str] | 
     if (out / "run.yaml").exists():
         raise ConfigError(f"{out / 'run.yaml'} is there already; name another folder with --out, or delete it")
     found = survey(file, columns)
-    kinds: Counter[Kind] = Counter(kind_of(e) for e in found.examples)
+    kinds = kinds_of(found.examples)
     if not kinds:
         raise ConfigError(f"{file} has no row to learn from; clew data check {file} says why")
-    kind = kinds.most_common(1)[0][0]
-    examples = [e for e in found.examples if kind_of(e) == kind]
+    kind = Counter(kinds).most_common(1)[0][0]
+    examples = [e for e, its in zip(found.examples, kinds, strict=True) if its == kind]
     train, heldout = split(examples)
     out.mkdir(parents=True, exist_ok=True)
     convert(train, out / "train.jsonl")

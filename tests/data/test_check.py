@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from clew.cli import app
-from clew.data.check import as_row, convert, leaks, problems, survey, usable
+from clew.data.check import as_row, convert, fitting, leaks, problems, survey, usable
 from clew.data.formats import parse_row
 
 ROWS = [
@@ -41,6 +41,17 @@ def test_odd_rows_are_counted(file):
     assert (ways["dpo"], ways["reward"], ways["sft"], ways["pretrain"], ways["rl"]) == (5, 5, 5, 0, 6)
 
 
+def test_the_ones_of_a_scale_are_no_thumbs_for_kto(tmp_path):
+    stars = [{"prompt": f"q{n}", "completion": "a", "rating": n} for n in range(1, 6)]
+    examples = [e for row in (*stars, ROWS[0]) for e in parse_row(row, "here")]
+    assert fitting(examples, "kto") == [5]
+    assert usable(examples)["kto"] == 1
+    assert fitting(examples[:1], "kto") == [0]
+    out = tmp_path / "out.jsonl"
+    status, _ = checked(tmp_path, stars, "--for", "kto", "--convert", str(out))
+    assert (status, out.read_text()) == (1, "")
+
+
 def test_wrong_rows_are_told_and_the_rest_is_read(tmp_path):
     (tmp_path / "x.jsonl").write_text(
         '{"prompt": "q", "completion": 3}\n{"foo": 1}\n{"prompt": "q", "completion": "a"}\n'
@@ -65,6 +76,11 @@ def test_leakage_is_counted_by_prompt(file):
         {"text": "once"},
         {"text": "once", "label": 1.0},
         {"instruction": "do", "input": "it", "chosen": "a", "rejected": "b"},
+        {"prompt": "", "chosen": "The cat sat", "rejected": "The cat ran"},
+        {"prompt": "", "completions": ["The cat sat", "The cat ran", "The"]},
+        {"chosen": [{"role": "assistant", "content": "Ho"}], "rejected": [{"role": "assistant", "content": "Hm"}]},
+        {"chosen": "\n\nHuman: a\n\nAssistant: b", "rejected": "\n\nHuman: c\n\nAssistant: d"},
+        {"system": "be", "question": "q", "chosen": "a", "rejected": "b"},
         {"prompt": "p", "completions": ["a", "b"], "labels": [True, False]},
     ],
 )

@@ -110,6 +110,37 @@ def test_files_of_every_kind(tmp_path):
     assert len(list(read_rows(str(tmp_path)))) == 12
 
 
+NULLS = {"messages": [{"role": "user", "content": "Rain?", "tool_calls": None}, {"role": "assistant", "content": None, "tool_calls": [
+    {"function": {"name": name, "arguments": {"city": None, "days": None, "at": [1, None]} | arguments}}
+    for name, arguments in (("weather", {"city": "Bern"}), ("rest", {"days": 2}))
+]}], "tools": [
+    {"name": "weather", "parameters": {"city": {"type": "string"}, "days": None}},
+    {"name": "rest", "parameters": {"city": None, "days": {"type": "integer"}}},
+], "other": {"known": None}}  # fmt: skip
+FILLED = (
+    [{"city": "Bern", "at": [1, None]}, {"days": 2, "at": [1, None]}],
+    [{"city": {"type": "string"}}, {"days": {"type": "integer"}}],
+)
+MEANT = (
+    [{"city": "Bern", "days": None, "at": [1, None]}, {"city": None, "days": 2, "at": [1, None]}],
+    [tool["parameters"] for tool in NULLS["tools"]],
+)
+
+
+@pytest.mark.parametrize(("name", "expected"), [("x.parquet", FILLED), ("owner/name", FILLED), ("x.jsonl", MEANT)])
+def test_nulls_that_a_table_fills_in_are_no_arguments_of_tools(name, expected, tmp_path, monkeypatch):
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: datasets.Dataset.from_list([NULLS]))
+    datasets.Dataset.from_list([NULLS]).to_parquet(tmp_path / "x.parquet")
+    (tmp_path / "x.jsonl").write_text(json.dumps(NULLS))
+    monkeypatch.chdir(tmp_path)
+    (example,) = load_examples(Source(path=name))
+    calls = json.loads(example.answers[0][-1].tool_calls)
+    assert [call["function"]["arguments"] for call in calls] == expected[0]
+    assert [tool["parameters"] for tool in example.info["tools"]] == expected[1]
+    assert example.info["other"] == {"known": None}
+
+
 @pytest.mark.parametrize(
     ("name", "content", "error", "says"),
     [

@@ -116,17 +116,32 @@ USES: dict[str, tuple[str, Callable[[Example], bool]]] = {
     "kto": ("an answer labelled true or false, or a pair", lambda e: _is_ordered(e) or e.label in (0, 1)),
     "rl": ("a prompt", lambda e: bool(e.prompt)),
 }
-"""What each method needs of an example, in words and as a test."""
+"""What each method needs of an example, in words and as a test; `fitting` looks at the whole file as well."""
 
 
 def usable(examples: Sequence[Example]) -> dict[str, int]:
     """How many examples each method can use."""
-    return {method: sum(fits(e) for e in examples) for method, (_, fits) in USES.items()}
+    return {method: len(fitting(examples, method)) for method in USES}
+
+
+def fitting(examples: Sequence[Example], method: str) -> list[int]:
+    """Places of the examples of a file that a method can use."""
+    fits = USES[method][1]
+    if method == "kto" and not labels_are_thumbs(examples):
+        fits = _is_ordered
+    return [place for place, example in enumerate(examples) if fits(example)]
+
+
+def labels_are_thumbs(examples: Iterable[Example]) -> bool:
+    """Whether labels say good or bad. All of a file decide: a scale has ratings of 1 and 0 too."""
+    return all(e.label in (None, 0, 1) for e in examples)
 
 
 def as_row(example: Example) -> dict[str, Any]:
     """An example in clew's own columns, which are TRL's where TRL has any."""
-    row: dict[str, Any] = {"prompt": as_column(example.prompt)} if example.prompt else {}
+    row: dict[str, Any] = {}
+    if example.prompt or len(example.answers) > 1:  # a pair without one would begin with a prompt in common
+        row["prompt"] = as_column(example.prompt) or ""
     answers = [as_column(a) for a in example.answers]
     if len(answers) == 2 and example.ranks == (0, 1):
         row |= {"chosen": answers[0], "rejected": answers[1]}

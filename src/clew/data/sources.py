@@ -186,7 +186,7 @@ def _parquet(path: Path) -> Iterator[Row]:
         raise ImportError(f"{path}: reading parquet needs pyarrow; pip install 'clew[data]'") from error
     try:
         for batch in parquet.ParquetFile(path).iter_batches():
-            yield from batch.to_pylist()
+            yield from map(_unfilled, batch.to_pylist())
     except ArrowInvalid as error:
         raise ValueError(f"{path} is no parquet file, or a damaged one: {error}") from error
 
@@ -199,7 +199,15 @@ def _hub(name: str) -> Iterator[Row]:
             f"{name} is not a file here, so it would be a hub dataset, which needs: pip install 'clew[data]'"
         ) from error
     repository, _, split = name.partition(":")
-    yield from cast("Iterator[Row]", load_dataset(repository, split=split or "train"))
+    yield from map(_unfilled, cast("Iterator[Row]", load_dataset(repository, split=split or "train")))
+
+
+def _unfilled(value: Any, *, is_tool: bool = False) -> Any:
+    """Without the nulls in tools and their calls: in a table, each has the fields of all others."""
+    if isinstance(value, dict):
+        inner = {k: _unfilled(v, is_tool=is_tool or k in ("tools", "tool_calls")) for k, v in value.items()}
+        return {k: v for k, v in inner.items() if v is not None} if is_tool else inner
+    return [_unfilled(v, is_tool=is_tool) for v in value] if isinstance(value, list) else value
 
 
 READERS: dict[str, Callable[[Path], Iterator[Row]]] = {
