@@ -220,7 +220,7 @@ def test_labels_agree_with_gold_more_often_than_not(world, tmp_path):
         ("rl", {"reward": [{"function": "no_such_module:f"}]}, ConfigError, "cannot import"),
         ("rl", {"reward": [{"weight": 2.0}]}, ConfigError, "either a model or a function"),
         ("rl", {"reference": "nobody/has-this"}, FileNotFoundError, "nobody/has-this: neither a folder here nor"),
-        ("sft", {"model": "./nowhere"}, FileNotFoundError, "nowhere: no config.json"),
+        ("sft", {"model": "./nowhere"}, FileNotFoundError, "nowhere: no such folder"),
         ("sft", {"encoding": {"max_length": 8}}, ValueError, "raise max_length, or set truncation"),
         ("rl", {"max_tokens": 120}, ValueError, "raise max_length, or set truncation"),
     ],
