@@ -123,18 +123,48 @@ def test_what_cannot_begin_is_explained(here):
     (here / "none.jsonl").write_text('{"foo": 1}\n')
     with pytest.raises(ConfigError, match="has no row to learn from; clew data check none.jsonl says why"):
         start("none.jsonl", here / "none", None)
-    with pytest.raises(ConfigError, match="cannot read the tokenizer of './nowhere'"):
-        start("pairs.jsonl", here / "other", "./nowhere")
+
+
+def test_without_its_model_nothing_is_written(here):
+    (here / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match="empty: no config.json there, so no model; expected a Hugging Face"):
+        start("pairs.jsonl", here / "out", str(here / "empty"))
+    with pytest.raises(FileNotFoundError, match="nowhere: no such folder; expected a Hugging Face folder or a hub"):
+        start("pairs.jsonl", here / "out", "./nowhere")
+    assert not (here / "out").exists()
+
+
+def test_answers_that_run_into_their_prompt_are_joined_where_most_do(here):
+    rows = [{**row, "chosen": row["chosen"].strip()} for row in FILES["pairs"]]
+    (here / "glued.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    _, says = start("glued.jsonl", here / "out", None)
+    assert says.endswith("\n40 whose answer runs into the prompt: row 1, 2, 3, 4, 5, …")
+    stages = {stage.name: stage.config.model_dump() for stage in pipeline.load(here / "out" / "run.yaml")[1]}
+    assert {stages[name]["data"]["join"] for name in ("sft", "dpo", "judge")} == {" "}
+    few = [*FILES["pairs"][2:], *rows[:2]]
+    (here / "few.jsonl").write_text("".join(json.dumps(row) + "\n" for row in few))
+    _, says = start("few.jsonl", here / "few", None)
+    assert says.endswith("\n2 whose answer runs into the prompt: row 39, 40")
+    assert "join" not in (here / "few" / "run.yaml").read_text()
+
+
+def test_every_stage_is_saved_about_five_times(here):
+    start("pairs.jsonl", here / "out", None)
+    stages = {stage.name: stage.config.model_dump() for stage in pipeline.load(here / "out" / "run.yaml")[1]}
+    steps = {name: stages[name]["epochs"] * 36 / stages[name]["batch"] for name in ("sft", "dpo", "judge")}
+    assert steps == {"sft": 18, "dpo": 27, "judge": 18}
+    assert {name: stages[name]["save_every"] for name in steps} == {"sft": 4, "dpo": 5, "judge": 4}
 
 
 def test_rows_of_other_kinds_and_wrong_rows_are_said(here):
+    tie = {"prompt": "q", "completions": ["a", "b"], "ranks": [0, 0]}
     with (here / "pairs.jsonl").open("a") as file:
-        file.write(
-            json.dumps({"prompt": "q"}) + "\n" + json.dumps({"prompt": "q", "chosen": 3, "rejected": "a"}) + "\n"
-        )
+        for row in ({"prompt": "q"}, tie, tie, {"prompt": "q", "chosen": 3, "rejected": "a"}):
+            file.write(json.dumps(row) + "\n")
     _, says = start("pairs.jsonl", here / "out", None)
-    assert "1 rows of other kinds are left out" in says
-    assert "1 rows are wrong and left out, such as row 42: column 'chosen' needs text" in says
+    assert "1 left out, prompts: row 41\n" in says
+    assert "2 left out, pairs or rankings that are all ties: row 42, 43\n" in says
+    assert "1 rows are wrong and left out, such as row 44: column 'chosen' needs text" in says
 
 
 QUICK = {

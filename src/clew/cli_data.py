@@ -32,6 +32,7 @@ def check_file(
     max_length: Annotated[int, typer.Option(help="Tokens of prompt and answer together.")] = 512,
     truncation: Annotated[str, typer.Option(help="error, drop, truncate_prompt_left, truncate_completion.")] = "error",
     columns: Columns = None,
+    join: Annotated[str, typer.Option(help='Put before answers that run into their prompt, such as " ".')] = "",
     convert: Annotated[Path | None, typer.Option(help="Write the rows as JSONL in clew's own columns.")] = None,
 ) -> None:
     """Say what a file holds, which methods can use it, and what is wrong with it.
@@ -41,7 +42,7 @@ def check_file(
     if method is not None and method not in check.USES:
         raise ConfigError(f"no method {method!r} (methods: {', '.join(check.USES)})")
     screen = Console(highlight=False)
-    found = check.survey(file, named(columns))
+    found = check.survey(file, named(columns), join=join)
     for name, count in found.formats.most_common():
         screen.print(f"{count:7} rows  {name}\n              [dim]{escape(found.about.get(name, UNKNOWN))}[/dim]")
     screen.print(f"{len(found.examples):7} examples, {len({e.id for e in found.examples})} different prompts\n")
@@ -101,9 +102,7 @@ UNKNOWN = "columns that clew does not know; --column says what they are"
 
 def _rows(numbers: list[int]) -> str:
     """How many rows, and the first of them."""
-    named = sorted(set(numbers))
-    first = ", ".join(str(n) for n in named[: check.SHOWN])
-    return f"{len(numbers)}  [dim]row {first}{', …' if len(named) > check.SHOWN else ''}[/dim]"
+    return f"{len(numbers)}  [dim]{check.rows_named(numbers)}[/dim]"
 
 
 def _tokens(

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from clew.config import ConfigError
-from clew.data.check import Survey, convert, labels_are_thumbs, survey
-from clew.data.example import Example
+from clew.data.check import TIES, Survey, convert, labels_are_thumbs, rows_named, survey
+from clew.data.example import Example, is_glued
 from clew.data.sources import split_place
 
 Kind = Literal["pairs", "rankings", "ratings", "thumbs", "answers", "prompts"]
@@ -32,20 +32,28 @@ class Shape:
     max_tokens: int = 128
     width: int = 768
     """Of the model: narrower ones take larger steps (arXiv 2203.03466)."""
+    join: str = ""
+    """What most answers lack between them and their prompt."""
 
     def rate(self, at_1024: float) -> str:
         return f"{at_1024 * min(max(1024 / self.width, 0.25), 32):.0e}"
 
+    def fifth(self, epochs: int, batch: int) -> int:
+        """Of the steps of a stage."""
+        return max(1, round(epochs * self.rows / batch / 5))
 
-def kinds_of(examples: Sequence[Example]) -> list[Kind]:
-    """What each example of a file teaches."""
+
+def kinds_of(examples: Sequence[Example]) -> list[Kind | None]:
+    """What each example of a file teaches; None for ties."""
     labelled: Kind = "thumbs" if labels_are_thumbs(examples) else "ratings"
     return [_kind_of(example, labelled) for example in examples]
 
 
-def _kind_of(example: Example, labelled: Kind) -> Kind:
+def _kind_of(example: Example, labelled: Kind) -> Kind | None:
     if len(set(example.ranks)) > 1:
         return "pairs" if len(example.ranks) == 2 else "rankings"
+    if len(example.ranks) > 1:
+        return None
     if example.label is not None and example.answers:
         return labelled
     return "answers" if example.answers else "prompts"
@@ -54,25 +62,27 @@ def _kind_of(example: Example, labelled: Kind) -> Kind:
 def start(file: str, out: Path, model: str | None, columns: Mapping[str, str] | None = None) -> tuple[Path, str]:
     """Write `train.jsonl`, `heldout.jsonl`, `run.yaml` and, for prompts, `rewards.py`; the YAML and what was found.
 
-    Raises ConfigError when the folder holds a run.yaml already, or the file fewer than two prompts of one kind.
+    Raises ConfigError when the folder holds a run.yaml already, or the file fewer than two prompts of one kind, and
+    FileNotFoundError when there is no such model; then nothing is written.
     """
     if (out / "run.yaml").exists():
         raise ConfigError(f"{out / 'run.yaml'} is there already; name another folder with --out, or delete it")
     found = survey(file, columns)
     kinds = kinds_of(found.examples)
-    if not kinds:
+    counted: Counter[Kind] = Counter(its for its in kinds if its is not None)
+    if not counted:
         raise ConfigError(f"{file} has no row to learn from; clew data check {file} says why")
-    kind = Counter(kinds).most_common(1)[0][0]
+    kind = counted.most_common(1)[0][0]
     examples = [e for e, its in zip(found.examples, kinds, strict=True) if its == kind]
     train, heldout = split(examples)
+    shape = shape_of(examples, len(train), model)
     out.mkdir(parents=True, exist_ok=True)
     convert(train, out / "train.jsonl")
     convert(heldout, out / "heldout.jsonl")
     if kind == "prompts":
         (out / "rewards.py").write_text(_reward(examples), encoding="utf-8")
-    shape = shape_of(examples, len(train), model)
     (out / "run.yaml").write_text(_yaml(file, kind, shape, model or "gpt2", out, len(heldout)), encoding="utf-8")
-    return out / "run.yaml", _summary(found, kind, train, heldout)
+    return out / "run.yaml", _summary(found, kinds, kind, len(train), len(heldout))
 
 
 def split(examples: Sequence[Example]) -> tuple[list[Example], list[Example]]:
@@ -88,20 +98,44 @@ def shape_of(examples: Sequence[Example], rows: int, model: str | None) -> Shape
     """Lengths from the model's own tokenizer where it can be read."""
     is_chat = any(not isinstance(text, str) for e in examples for text in (e.prompt, *e.answers))
     template = "transcript" if is_chat else None
+    join = " " if sum(map(is_glued, examples)) > len(examples) / 2 else ""
     if model is None:
-        return Shape(rows, template)
-    from transformers import AutoConfig, AutoTokenizer
-
-    try:
-        tokenizer, config = AutoTokenizer.from_pretrained(model), AutoConfig.from_pretrained(model)
-    except OSError as error:
-        raise ConfigError(f"cannot read the tokenizer of {model!r}: {str(error).splitlines()[0]}") from error
+        return Shape(rows, template, join=join)
+    tokenizer, config = _read_model(model)
     prompts, answers = _lengths(examples, lambda text: len(tokenizer(text, add_special_tokens=False).input_ids))
     context = getattr(config, "max_position_embeddings", None) or 1 << 20
     answer = _rounded_up(answers, 16) if answers else 64
     whole = min(_rounded_up([p + a for p, a in zip(prompts, answers or [64] * len(prompts), strict=True)], 64), context)
     width = getattr(config, "hidden_size", None) or Shape.width
-    return Shape(rows, None if tokenizer.chat_template else template, whole, min(answer, max(whole // 2, 1)), width)
+    template = None if tokenizer.chat_template else template
+    return Shape(rows, template, whole, min(answer, max(whole // 2, 1)), width, join)
+
+
+def _read_model(model: str) -> tuple[Any, Any]:
+    """Tokenizer and configuration of a language model, or of the base that adapters are for."""
+    from transformers import AutoConfig
+
+    from clew.models.adapter import base_of
+    from clew.models.load import is_scalar
+
+    if is_scalar(model):
+        raise ConfigError(f"{model} is a reward model, which writes nothing; --model names the one to start from")
+    return read_tokenizer(model), AutoConfig.from_pretrained(base_of(model))
+
+
+def read_tokenizer(model: str) -> Any:
+    """Raises ConfigError where there is none."""
+    from transformers import AutoTokenizer
+
+    from clew.models.adapter import base_of
+
+    folder = Path(model)
+    if folder.is_dir() and not any(folder.iterdir()):
+        raise ConfigError(f"{model} is empty; expected a Hugging Face folder or a hub name")
+    try:
+        return AutoTokenizer.from_pretrained(model if (folder / "tokenizer_config.json").exists() else base_of(model))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"cannot read the tokenizer of {model!r}: {str(error).splitlines()[0]}") from error
 
 
 def _lengths(examples: Sequence[Example], count: Any) -> tuple[list[int], list[int]]:
@@ -116,11 +150,16 @@ def _rounded_up(lengths: Sequence[int], to: int) -> int:
     return math.ceil(sorted(lengths)[int(0.95 * (len(lengths) - 1))] / to) * to + to
 
 
-def _summary(found: Survey, kind: Kind, train: Sequence[Example], heldout: Sequence[Example]) -> str:
-    left = len(found.examples) - len(train) - len(heldout)
+def _summary(found: Survey, kinds: Sequence[Kind | None], kind: Kind, num_train: int, num_heldout: int) -> str:
+    left: dict[str, list[int]] = {}
+    for number, its in zip(found.numbers, kinds, strict=True):
+        if its != kind:
+            left.setdefault(KINDS[its][0] if its else TIES, []).append(number)
     names = ", ".join(found.formats)
-    lines = [f"{found.rows} rows ({names}): {KINDS[kind][0]}", f"{len(train)} to train on, {len(heldout)} held out"]
-    lines += [f"{left} rows of other kinds are left out"] if left else []
+    lines = [f"{found.rows} rows ({names}): {KINDS[kind][0]}", f"{num_train} to train on, {num_heldout} held out"]
+    lines += [f"{len(numbers)} left out, {what}: {rows_named(numbers)}" for what, numbers in left.items()]
+    glued = [number for number, e in zip(found.numbers, found.examples, strict=True) if is_glued(e)]
+    lines += [f"{len(glued)} whose answer runs into the prompt: {rows_named(glued)}"] if glued else []
     lines += [f"{len(found.refused)} rows are wrong and left out, such as {found.refused[0]}"] if found.refused else []
     return "\n".join(lines)
 
@@ -128,11 +167,14 @@ def _summary(found: Survey, kind: Kind, train: Sequence[Example], heldout: Seque
 def _yaml(file: str, kind: Kind, shape: Shape, model: str, out: Path, num_heldout: int) -> str:
     what, stages = KINDS[kind]
     batch = min(32, max(4, 1 << int(math.log2(max(shape.rows / 8, 1)))))
+    passes = 3 if shape.rows < 2000 else 1
+    join = f", join: {json.dumps(shape.join)}" if shape.join else ""
     filled = {
         "file": file, "what": what, "rows": shape.rows, "heldout": num_heldout, "out": out, "model": json.dumps(model),
         "name": re.sub(r"\W+", "-", out.name) or "mine", "max_length": shape.max_length, "max_tokens": shape.max_tokens,
         "batch": batch, "template": TEMPLATE if shape.template else "", "prompts": min(batch, 8),
-        "passes": 3 if shape.rows < 2000 else 1, "sft_lr": shape.rate(2e-5), "judge_lr": shape.rate(1e-5),
+        "passes": passes, "save_passes": shape.fifth(passes, batch), "save_twice": shape.fifth(2, batch),
+        "join": join, "joined": JOINED if join else "", "sft_lr": shape.rate(2e-5), "judge_lr": shape.rate(1e-5),
         "preference_lr": shape.rate(2e-6), "rl_lr": shape.rate(1e-6),
     }  # fmt: skip
     return re.sub(r"(?<=\S) {2,}# ", "  # ", "".join(part.format(**filled) for part in (HEAD, *stages)))
@@ -170,13 +212,17 @@ HEAD = """\
 #   clew run {out}/run.yaml               runs it; stopped or killed, the same command goes on
 #   clew run {out}/run.yaml --show        every option there is, with its value
 #   clew run {out}/run.yaml out=runs/second common.seed=1     another run beside the first
-out: runs/{name}  # where everything is written
+{joined}out: runs/{name}  # where everything is written
 common:  # for every stage that has such an option
   seed: 0  # the same seed gives the same run
   encoding:
     max_length: {max_length}  # tokens of prompt and answer together
     truncation: truncate_prompt_left  # longer rows lose the beginning of their prompt; it is counted
 {template}stages:
+"""
+JOINED = """\
+#
+# join: " " puts a blank between a prompt and an answer that have none; most of these rows need it.
 """
 TEMPLATE = """\
     template: transcript  # turns as Human: … Assistant: …; leave it out for a model with its own way
@@ -185,43 +231,47 @@ SFT = """
   sft:  # learn to write such answers
     recipe: sft
     model: {model}  # folder or hub name of the model to start from
-    data: {{path: "{out}/train.jsonl"}}
-    heldout: {{path: "{out}/heldout.jsonl"}}  # the loss on these is in sft/result.json
+    data: {{path: "{out}/train.jsonl"{join}}}
+    heldout: {{path: "{out}/heldout.jsonl"{join}}}  # the loss on these is in sft/result.json
     epochs: 2  # passes over the data; the held-out loss says when it is too many
     batch: {batch}  # rows a step
     learner: {{lr: {sft_lr}, warmup: 0.05}}  # size of a step, larger for small models; smaller if the loss jumps
+    save_every: {save_twice}  # steps between checkpoints; stopped, it goes on from the last one
 """
 DPO = """
   dpo:  # prefer the chosen to the rejected answers
     recipe: preference
     model: "@sft/model"  # what the stage sft has made
-    data: {{path: "{out}/train.jsonl"}}
-    heldout: {{path: "{out}/heldout.jsonl"}}  # how often it prefers the chosen one is in dpo/result.json
+    data: {{path: "{out}/train.jsonl"{join}}}
+    heldout: {{path: "{out}/heldout.jsonl"{join}}}  # how often it prefers the chosen one is in dpo/result.json
     loss: {{name: dpo, beta: 0.1}}  # beta: how closely to stay by the sft model; larger is closer
     epochs: {passes}
     batch: {batch}
     learner: {{lr: {preference_lr}, warmup: 0.1}}
+    save_every: {save_passes}  # steps between checkpoints; stopped, it goes on from the last one
 """
 KTO = """
   kto:  # more of what was found good, less of what was found bad
     recipe: preference
     model: {model}  # folder or hub name of a model that can already answer
-    data: {{path: "{out}/train.jsonl"}}
+    data: {{path: "{out}/train.jsonl"{join}}}
     loss: {{name: kto, beta: 0.1}}  # beta: how closely to stay by the model; larger is closer
     epochs: {passes}
     batch: {batch}  # answers a step
     learner: {{lr: {preference_lr}, warmup: 0.1}}
+    save_every: {save_passes}  # steps between checkpoints; stopped, it goes on from the last one
 """
 JUDGE = """
   judge:  # a reward model of the same labels; how often it is right is in judge/result.json
     recipe: reward
     model: {start}
-    data: {{path: "{out}/train.jsonl"}}
-    heldout: {{path: "{out}/heldout.jsonl"}}
+    data: {{path: "{out}/train.jsonl"{join}}}
+    heldout: {{path: "{out}/heldout.jsonl"{join}}}
     loss: {loss}
     epochs: 2
     batch: {batch}
     learner: {{lr: {judge_lr}, warmup: 0.05}}
+    save_every: {save_twice}  # steps between checkpoints; stopped, it goes on from the last one
 """
 EVALUATION = """
   evaluation:  # is it better? Answers to held-out prompts, before and after
@@ -241,12 +291,13 @@ REWARD = """
   reward:  # learn what a good answer is; how often it is right is in reward/result.json
     recipe: reward
     model: {model}  # folder or hub name of the model to start from
-    data: {{path: "{out}/train.jsonl"}}
-    heldout: {{path: "{out}/heldout.jsonl"}}
+    data: {{path: "{out}/train.jsonl"{join}}}
+    heldout: {{path: "{out}/heldout.jsonl"{join}}}
     loss: {loss}
     epochs: 2  # passes over the data; reward models overfit soon
     batch: {batch}  # prompts a step, each with all its answers
     learner: {{lr: {judge_lr}, warmup: 0.05}}
+    save_every: {save_twice}  # steps between checkpoints; stopped, it goes on from the last one
 
 # Then let a policy learn from it: recipe rl with `reward: [{{model: "@reward/model"}}]` (docs/pipelines.md).
 """

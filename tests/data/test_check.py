@@ -35,6 +35,7 @@ def test_odd_rows_are_counted(file):
         "pairs or rankings that conflict with another row": [0, 1, 2],
         "pairs or rankings with identical answers": [3],
         "rows with an empty answer": [4],
+        'rows whose answer runs into the prompt (--join " ")': [0, 1, 2, 3, 4, 5],
         "pairs or rankings that are all ties": [5],
     }
     ways = usable(found.examples)
@@ -96,7 +97,7 @@ def test_the_command_shows_tokens_and_exits_by_what_it_finds(file, world_model, 
     told = CliRunner().invoke(app, ["data", "check", str(file), "--for", "dpo", "--model", world_model])
     assert told.exit_code == 0, told.output
     assert "5 rows  pair" in told.output
-    assert re.search(r"pairs or rankings that conflict with another row +3  row 1, 2, 3\n", told.output)
+    assert re.search(r"pairs or rankings that conflict with another row +3  row 1, 2, 3 *\n", told.output)
     assert "</s>" in told.output
     assert "tokens a row: median" in told.output
     told = CliRunner().invoke(app, ["data", "check", str(file), "--for", "pretrain", "--heldout", str(file)])
@@ -191,6 +192,16 @@ def test_rows_that_nobody_has_answered_are_counted(tmp_path):
     status, told = checked(tmp_path, [{"fields": {"prompt": "q"}, "responses": {}, "suggestions": {}}])
     assert status == 1
     assert line_of(told, "nobody has answered").endswith(" 1 row 1")
+
+
+def test_answers_that_run_into_their_prompt_are_counted_and_joined(tmp_path):
+    rows = [{"prompt": PROMPT, "completion": said} for said in (" good .", "good .")]
+    _, told = checked(tmp_path, rows)
+    assert line_of(told, "runs into the prompt").endswith(" 1 row 2")
+    out = tmp_path / "out.jsonl"
+    _, told = checked(tmp_path, rows, "--join", " ", "--convert", str(out))
+    assert "runs into" not in told
+    assert [json.loads(line)["completion"] for line in out.read_text().splitlines()] == [" good ."] * 2
 
 
 def test_columns_of_other_names_are_told(tmp_path):

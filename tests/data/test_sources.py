@@ -280,3 +280,26 @@ def test_tables_and_texts_are_read(tmp_path):
     assert load_examples(Source(path=str(tmp_path / "b.tsv")))[0].margin == 0.5
     (tmp_path / "c.txt").write_text("once\n\nupon a time\n")
     assert [e.answers for e in load_examples(Source(path=str(tmp_path / "c.txt")))] == [("once",), ("upon a time",)]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "answer", "expected"),
+    [
+        ("They went home.", "She said", " She said"),
+        ("They went home.", '"Yes," she said', ' "Yes," she said'),
+        ("2 + 2 =", "4", " 4"),
+        ("They went home.", " She said", " She said"),
+        ("They went home.\n", "She said", "She said"),
+        ("They went", ", she said", ", she said"),
+        ("The cat", "'s hat", "'s hat"),
+        ("", "Once", "Once"),
+        ("你好吗？", "我很好", "我很好"),
+    ],
+)
+def test_a_blank_joins_answers_that_run_into_their_prompt(prompt, answer, expected, tmp_path):
+    (tmp_path / "x.jsonl").write_text(json.dumps({"prompt": prompt, "completion": answer}))
+    source = Source(path=str(tmp_path / "x.jsonl"))
+    (plain,) = load_examples(source)
+    (example,) = load_examples(source.model_copy(update={"join": " "}))
+    assert plain.answers == (answer,)
+    assert (example.prompt, example.answers, example.id) == (prompt, (expected,), plain.id)

@@ -8,7 +8,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from clew.data.example import Example, NotText
+from clew.data.example import Example, NotText, is_glued, joined
 from clew.data.formats import format_of, parse_row
 from clew.data.sources import read_rows
 from clew.types import Text, as_column, as_string
@@ -33,8 +33,11 @@ class Survey:
     """What is wrong with rows that could not be read, each naming its row."""
 
 
-def survey(path: str, columns: Mapping[str, str] | None = None) -> Survey:
-    """Every row of a file. Raises ValueError or FileNotFoundError when it cannot be read as a file of rows."""
+def survey(path: str, columns: Mapping[str, str] | None = None, *, join: str = "") -> Survey:
+    """Every row of a file, with `join` before answers that are glued to their prompt.
+
+    Raises ValueError or FileNotFoundError when it cannot be read as a file of rows.
+    """
     found = Survey()
     for number, row in enumerate(read_rows(path, columns), 1):
         found.rows += 1
@@ -48,7 +51,7 @@ def survey(path: str, columns: Mapping[str, str] | None = None) -> Survey:
         except ValueError as error:
             found.refused.append(str(error))
         else:
-            found.examples += examples
+            found.examples += [joined(e, join) for e in examples]
             found.numbers += [number] * len(examples)
             found.silent += [] if examples else [number]
     if not found.rows:
@@ -71,7 +74,8 @@ def problems(examples: Sequence[Example]) -> dict[str, list[int]]:
             "rows that repeat an earlier one": content in seen,
             "pairs or rankings with identical answers": len(set(whole)) < len(whole),
             "rows with an empty answer": any(not _said(a) for a in example.answers),
-            "pairs or rankings that are all ties": len(whole) > 1 and len(set(example.ranks)) == 1,
+            TIES: len(whole) > 1 and len(set(example.ranks)) == 1,
+            'rows whose answer runs into the prompt (--join " ")': is_glued(example),
             "pairs or rankings that conflict with another row": place in conflicting,
             "rows whose prompt is in another split too": len(sides[example.id]) > 1,
         }
@@ -79,6 +83,15 @@ def problems(examples: Sequence[Example]) -> dict[str, list[int]]:
         for name in (name for name, is_odd in odd.items() if is_odd):
             found.setdefault(name, []).append(place)
     return found
+
+
+TIES = "pairs or rankings that are all ties"
+
+
+def rows_named(numbers: Iterable[int]) -> str:
+    """The first of some rows, by their numbers."""
+    named = sorted(set(numbers))
+    return f"row {', '.join(map(str, named[:SHOWN]))}{', …' if len(named) > SHOWN else ''}"
 
 
 def contradictions(examples: Sequence[Example]) -> set[int]:

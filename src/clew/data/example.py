@@ -1,6 +1,7 @@
 """One record of data, whatever its format: a prompt with no answer, one answer, or several in order of rank."""
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -53,6 +54,29 @@ def ranked(prompt: Text, answers: Sequence[Text], ranks: Sequence[int], cut: Seq
         tuple(ranks[i] for i in order),
         cut=tuple(place for place, i in enumerate(order) if i in cut),
     )
+
+
+def is_glued(example: Example) -> bool:
+    """Whether an answer's first word runs into the prompt."""
+    return any(_runs_into(example.prompt, answer) for answer in example.answers)
+
+
+def joined(example: Example, join: str) -> Example:
+    """With `join` at the beginning of the answers that run into the prompt."""
+    answers = tuple(f"{join}{a}" if _runs_into(example.prompt, a) else a for a in example.answers)
+    return replace(example, answers=answers)
+
+
+def _runs_into(prompt: Text, answer: Text) -> bool:
+    """Plain texts without white space between them, but for scripts that put none between words."""
+    if not isinstance(prompt, str) or not isinstance(answer, str) or not prompt or prompt[-1].isspace():
+        return False
+    return FIRST_WORD.match(answer) is not None and UNSPACED.search(prompt[-1] + answer[:2]) is None
+
+
+FIRST_WORD = re.compile(r"[\"(\[\u201c\u2018\u00ab]?\w")
+UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3000-\u30ff\u3400-\u9fff\uf900-\ufaff\uff00-\uffef]")
+"""Thai, Lao, Burmese, Khmer, Chinese and Japanese."""
 
 
 def best_alone(example: Example) -> Example:

@@ -16,6 +16,7 @@ from pydantic import Field
 
 from clew.config import Config
 from clew.data import dataset_info
+from clew.data.example import joined
 from clew.data.formats import Example, Row, parse_row
 
 
@@ -27,6 +28,8 @@ class Source(Config):
     (`owner/name[:split]`)."""
     columns: dict[str, str] = Field(default_factory=dict)
     """Name that clew knows -> name in the file: `{prompt: question, chosen: better, rejected: worse}`."""
+    join: str = ""
+    """Put before answers whose first word would run into the prompt, such as " "; prompts stay as they are."""
     part: Literal["all", "train", "heldout"] = "all"
     """Side of the split by prompt; the two sides never share a prompt."""
     heldout: float = 0.1
@@ -56,6 +59,7 @@ def load_examples(source: Source) -> list[Example]:
     return chosen if weight == 1 else [replace(e, weight=e.weight / weight) for e in chosen]
 
 
+    chosen = [joined(e, source.join) for e in chosen] if source.join else chosen
 def without_repeats(examples: Sequence[Example]) -> list[Example]:
     """Each prompt once: the first example of it."""
     first: dict[str, Example] = {}
