@@ -6,13 +6,26 @@ import importlib.util
 import inspect
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
+
+from clew.track import TRACKERS
 
 
 class ConfigError(ValueError):
@@ -25,6 +38,21 @@ class Config(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=())
 
 
+@dataclass(frozen=True)
+class Inputs:
+    """As the context of validation: what a configuration names must be there, unless an earlier stage will write it."""
+
+    coming: tuple[Path, ...] = ()
+    """Folders of those stages."""
+
+
+def must_be_there(info: ValidationInfo, path: str | None = None) -> bool:
+    """Whether inputs are being checked, and this one is no earlier stage's to write."""
+    if not isinstance(info.context, Inputs):
+        return False
+    return path is None or not any(Path(path).resolve().is_relative_to(f.resolve()) for f in info.context.coming)
+
+
 class Choice(BaseModel):
     """A function by name with its options: `dpo`, or `{name: dpo, beta: 0.2}`, or `my_module:my_loss`."""
 
@@ -35,6 +63,12 @@ class Choice(BaseModel):
     @classmethod
     def _from_name(cls, value: Any) -> Any:
         return {"name": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _can_be_imported(self, info: ValidationInfo) -> Self:
+        if ":" in self.name and must_be_there(info):
+            import_function(self.name)
+        return self
 
     @property
     def options(self) -> dict[str, Any]:
@@ -49,7 +83,45 @@ class Choice(BaseModel):
         for option in self.options:
             if option not in allowed:
                 raise ConfigError(f"{self.name} has no option {option!r}{_nearest(option, allowed)}")
+        if ":" not in self.name:
+            _check_ranges(self.name, self.options)
         return partial(function, **self.options)
+
+
+def bound_to(table: Mapping[str, Callable[..., Any]]) -> AfterValidator:
+    """In a type, `Annotated[Choice, bound_to(LOSSES)]`: its name and options are checked with the configuration."""
+
+    def check(choice: Choice, info: ValidationInfo) -> Choice:
+        if ":" not in choice.name or must_be_there(info):
+            choice.bind(table)
+        return choice
+
+    return AfterValidator(check)
+
+
+def _holds_model(name: str, info: ValidationInfo) -> str:
+    """A folder of a model or of adapters. What can only be a hub name is not looked up."""
+    folder = Path(name)
+    is_path = len(folder.parts) > 2 or (len(folder.parts) == 2 and Path(folder.parts[0]).is_dir())
+    if not must_be_there(info, name) or not (folder.exists() or is_path or name.startswith((".", "/", "~"))):
+        return name
+    if not folder.exists():
+        raise ConfigError(f"{name}: no such folder in {Path.cwd()}; expected a model's folder, or a hub name")
+    if not any((folder / file).exists() for file in MODEL_FILES):
+        meant = f"; did you mean {folder / 'model'}?" if (folder / "model").is_dir() else ""
+        raise ConfigError(f"{name} holds no model: there is neither {' nor '.join(MODEL_FILES)}{meant}")
+    return name
+
+
+def _holds_run(name: str, info: ValidationInfo) -> str:
+    return name if (Path(name) / "model").is_dir() else _holds_model(name, info)
+
+
+MODEL_FILES = ("config.json", "adapter_config.json")
+ModelName = Annotated[str, AfterValidator(_holds_model)]
+"""Folder or hub name of a model."""
+RunName = Annotated[str, AfterValidator(_holds_run)]
+"""A run's folder with its `model`, or what a `ModelName` is."""
 
 
 class Training(Config):
@@ -66,7 +138,7 @@ class Training(Config):
     """Of the forward pass; weights, losses and optimiser stay float32."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """auto: a CUDA GPU where there is one, else the CPU."""
-    trackers: tuple[Choice, ...] = ()
+    trackers: tuple[Annotated[Choice, bound_to(TRACKERS)], ...] = ()
     """Where metrics go besides the console and metrics.jsonl: tensorboard, wandb, trackio, or `module:function`."""
 
 
@@ -81,7 +153,7 @@ def import_function(path: str) -> Callable[..., Any]:
     module, _, name = path.rpartition(":")
     try:
         return getattr(_from_file(module) if module.endswith(".py") else importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError, OSError) as error:
+    except (ImportError, AttributeError, NameError, SyntaxError, ValueError, OSError) as error:
         raise ConfigError(
             f"cannot import {path!r}: {error}; expected importable_module:name, or folder/file.py:name"
         ) from error
@@ -158,38 +230,80 @@ _Yaml.add_implicit_resolver(
 )
 
 
-def build(kind: type[C], values: Mapping[str, Any], where: str) -> C:
-    """Validate; on failure raise ConfigError with one line for each wrong key."""
+def build(kind: type[C], values: Mapping[str, Any], where: str, inputs: Inputs | None = None) -> C:
+    """Validate; on failure raise ConfigError with one line for each wrong key. `inputs` must be there, if given."""
     try:
-        return kind.model_validate(values)
+        return kind.model_validate(values, context=inputs)
     except ValidationError as error:
         raise ConfigError("\n".join(_explain(kind, e, where) for e in error.errors())) from error
 
 
+def check_inputs(config: Config, where: str, coming: Sequence[Path] = ()) -> None:
+    """Rows, models and functions that the configuration names are there, or will come into these folders.
+
+    Files are opened and their first row is read; functions are imported; models are only looked for. Raises
+    ConfigError with one line for each that is not.
+    """
+    build(type(config), config.model_dump(), where, Inputs(tuple(coming)))
+
+
 def _explain(kind: type[BaseModel], error: ErrorDetails, where: str) -> str:
     path = [str(part) for part in error["loc"]]
+    place = f"{where}: {'.'.join(path)}" if path else where
+    if error["type"] == "value_error":  # its own words say what was found
+        return f"{place}: {error['msg'].removeprefix('Value error, ')}"
     if error["type"] != "extra_forbidden":
         got = "" if error["type"] == "missing" else f"; got {error['input']!r:.80}"
-        return f"{where}: {'.'.join(path)}: {error['msg']}{got}"
-    allowed = _fields_at(kind, path[:-1])
+        return f"{place}: {_in_yaml(error['msg'])}{got}{_meaning(kind, path, error['type'])}"
+    allowed = list(_fields_at(kind, path[:-1]))
     owner = ".".join(path[:-1]) or kind.__name__.lower()
     return f"{where}: {owner} has no option {path[-1]!r}{_nearest(path[-1], allowed)}"
 
 
-def _fields_at(kind: type[BaseModel], path: list[str]) -> list[str]:
-    """Field names of the model that `path` leads to."""
+def _in_yaml(message: str) -> str:
+    """pydantic's words for Python's types, as YAML has them."""
+    return re.sub(r"a valid dictionary( or .*)?$", "keys with values", message.replace("a valid tuple", "a list"))
+
+
+def _meaning(kind: type[BaseModel], path: list[str], error: str) -> str:
+    """What the option is, where something of another type was given."""
+    field = _fields_at(kind, path[:-1]).get(path[-1]) if path and error.endswith("_type") else None
+    return f" ({field.description})" if field and field.description else ""
+
+
+def _fields_at(kind: type[BaseModel], path: list[str]) -> dict[str, FieldInfo]:
+    """Fields of the model that `path` leads to."""
     for name in path:
         field = kind.model_fields.get(name)
         annotation = field.annotation if field else None
         inner = [a for a in (annotation, *getattr(annotation, "__args__", ())) if isinstance(a, type)]
         models = [a for a in inner if issubclass(a, BaseModel)]
         if not models:
-            return []
+            return {}
         kind = models[0]
-    return list(kind.model_fields)
+    return kind.model_fields
 
 
 def _nearest(name: str, allowed: list[str]) -> str:
     near = difflib.get_close_matches(name, allowed, n=1, cutoff=0.5)
     meant = f"; did you mean {near[0]!r}?" if near else ""
     return f"{meant} (options: {', '.join(allowed) or 'none'})"
+
+
+def _check_ranges(name: str, options: Mapping[str, Any]) -> None:
+    for option in options.keys() & RANGES.keys():
+        try:
+            TypeAdapter(RANGES[option]).validate_python(options[option])
+        except ValidationError as error:
+            raise ConfigError(f"{name}.{option}: {error.errors()[0]['msg']}; got {options[option]!r}") from error
+
+
+_ABOVE_0, _FROM_0 = Annotated[float, Field(gt=0)], Annotated[float, Field(ge=0)]
+_SHARE, _BELOW_HALF = Annotated[float, Field(ge=0, le=1)], Annotated[float, Field(ge=0, lt=0.5)]
+RANGES: dict[str, Any] = {
+    "beta": _ABOVE_0, "tau": _ABOVE_0, "delta": _ABOVE_0, "clip": _ABOVE_0, "low": _FROM_0, "high": _FROM_0,
+    "dual": Annotated[float | None, Field(gt=1)], "lam": _FROM_0, "gamma": _SHARE, "noise": _SHARE,
+    "label_smoothing": _BELOW_HALF, "flip_rate": _BELOW_HALF, "desirable_weight": _FROM_0,
+    "undesirable_weight": _FROM_0, "carelessness": _SHARE, "malice": _SHARE, "sharpness": _FROM_0,
+}  # fmt: skip
+"""What options of clew's own functions can be: beyond it they train backwards, or divide by zero."""

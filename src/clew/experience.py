@@ -3,15 +3,15 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from operator import attrgetter
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
-from pydantic import model_validator
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from clew.batch import Batch, Model, evaluate
-from clew.config import Choice, Config
+from clew.config import Choice, Config, bound_to
 from clew.data.collate import collate, pad
 from clew.losses.advantage import GROUP_ADVANTAGES, gae, whiten
 from clew.losses.kl import adaptive_coefficient, dual_coefficient, k1, k3
@@ -31,18 +31,18 @@ class MissingEOS(Config):
 class KL(Config):
     """How far the policy may go from the reference, and how that is felt."""
 
-    coefficient: float = 0.05
+    coefficient: float = Field(default=0.05, ge=0)
     place: Literal["reward", "loss"] = "reward"
     """reward: k1 of each token, exact in expectation. loss: a term with the gradient named in `loss`."""
     loss: Literal["reverse", "forward"] = "reverse"
     """reverse: KL(pi || ref) over sequences. forward: k3 of each token, as GRPO has it."""
-    target: float | None = None
+    target: float | None = Field(default=None, gt=0)
     """Nats a sequence that the coefficient is steered to; none keeps the coefficient."""
     controller: Literal["adaptive", "dual"] = "adaptive"
     """adaptive: Ziegler's, proportional. dual: ascent on the multiplier of the hard constraint KL <= target."""
-    horizon: float = 10000.0
+    horizon: float = Field(default=10000.0, gt=0)
     """Sequences over which the controller acts."""
-    stop: float | None = None
+    stop: float | None = Field(default=None, gt=0)
     """Skip the step's other minibatches once mean k3(new || old) a token exceeds 1.5 times this."""
 
     @model_validator(mode="after")
@@ -65,9 +65,9 @@ class KL(Config):
 class Shaping(Config):
     """What becomes of a score before the policy learns from it."""
 
-    group: int = 1
+    group: int = Field(default=1, ge=1)
     """Rollouts a prompt."""
-    advantages: Choice = Choice(name="gae")
+    advantages: Annotated[Choice, bound_to({"gae": gae, **GROUP_ADVANTAGES})] = Choice(name="gae")
     """gae (needs a critic); group_mean, group_normalised, leave_one_out, batch_mean over whole rollouts."""
     kl: KL = KL()
     missing_eos: MissingEOS | None = None

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple, get_type_hints
 
 from pydantic import Field
 
-from clew.config import Config, ConfigError, apply_overrides, build, read_yaml
+from clew.config import Config, ConfigError, apply_overrides, build, check_inputs, read_yaml
 from clew.durable import write_durably
 
 RECIPES = ("prepare", "pretrain", "sft", "label", "reward", "preference", "rl", "evaluate", "report")
@@ -34,7 +34,7 @@ class Pipeline(Config):
 
     out: str
     """Directory of all stages' runs."""
-    threads: int | None = None
+    threads: int | None = Field(default=None, ge=1)
     """CPU threads; torch's own choice when absent. Exact resume needs the same number."""
     common: dict[str, Any] = Field(default_factory=dict)
     """Options for every stage that has them and does not set them."""
@@ -96,10 +96,12 @@ def load(file: Path, overrides: Sequence[str] = ()) -> tuple[Pipeline, list[Stag
 
 
 def run(pipeline: Pipeline, stages: Sequence[Stage], tell: Callable[[str], None] = print) -> None:
-    """Run what is not finished, in order. A stage made from another life of its inputs is refused.
+    """Run what is not finished, in order, once `check` has found what it reads. A stage made from another life of its
+    inputs is refused.
 
     Example: `run(*load(Path("pipelines/quickstart.yaml"), ["ppo.kl.coefficient=0.1"]))`
     """
+    check(stages)
     if pipeline.threads is not None:
         import torch
 
@@ -108,6 +110,22 @@ def run(pipeline: Pipeline, stages: Sequence[Stage], tell: Callable[[str], None]
         finished = _claim(stage)
         tell(f"[{number}/{len(stages)}] {stage.name}: {'already finished' if finished else stage.folder}")
         stage.run(stage.config)  # a finished one returns at once, or says that its configuration has changed
+
+
+def check(stages: Sequence[Stage]) -> None:
+    """What unfinished stages read is there, or an earlier one will write it. Raises ConfigError for all that lacks."""
+    coming: list[Path] = []
+    wrong: list[str] = []
+    for stage in stages:
+        if _is_finished(stage.folder):
+            continue
+        try:
+            check_inputs(stage.config, f"stage {stage.name}", coming)
+        except ConfigError as error:
+            wrong.append(str(error))
+        coming.append(stage.folder)
+    if wrong:
+        raise ConfigError("\n".join(wrong))
 
 
 def _stage(name: str, pipeline: Pipeline, earlier: Mapping[str, Path], file: Path) -> Stage:
@@ -141,7 +159,11 @@ def _claim(stage: Stage) -> bool:
             f"{stage.folder} was made from an earlier {', '.join(changed)}, which has been made anew since; delete "
             f"{stage.folder} to make it again too"
         )
-    info = stage.folder / "run.json"
+    return _is_finished(stage.folder)
+
+
+def _is_finished(folder: Path) -> bool:
+    info = folder / "run.json"
     return info.exists() and json.loads(info.read_text()).get("state") == "finished"
 
 

@@ -27,7 +27,7 @@ class Encoding(Config):
     """transcript, chatml, or a Jinja file; the tokenizer's own when absent."""
     template_options: Mapping[str, Any] = Field(default_factory=dict[str, Any])
     """What the template reads besides messages and tools, such as enable_thinking or date_string."""
-    max_length: int = 512
+    max_length: int = Field(default=512, ge=1)
     """Tokens of prompt and answer together."""
     truncation: Literal["error", "drop", "truncate_prompt_left", "truncate_completion"] = "error"
     """What happens to a longer row. Every policy is counted and reported."""

@@ -9,12 +9,12 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, Self, cast
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, ValidationInfo, model_validator
 
-from clew.config import Config
+from clew.config import Config, must_be_there
 from clew.data import dataset_info
 from clew.data.example import joined
 from clew.data.formats import Example, Row, parse_row
@@ -32,13 +32,19 @@ class Source(Config):
     """Put before answers whose first word would run into the prompt, such as " "; prompts stay as they are."""
     part: Literal["all", "train", "heldout"] = "all"
     """Side of the split by prompt; the two sides never share a prompt."""
-    heldout: float = 0.1
+    heldout: float = Field(default=0.1, ge=0, le=1)
     """Share of prompts on the held-out side."""
-    fold: int | None = None
+    fold: int | None = Field(default=None, ge=0)
     """Which of `folds` disjoint groups of prompts; all when absent."""
-    folds: int = 2
-    limit: int | None = None
+    folds: int = Field(default=2, ge=1)
+    limit: int | None = Field(default=None, ge=1)
     """Use the first so many."""
+
+    @model_validator(mode="after")
+    def _can_be_read(self, info: ValidationInfo) -> Self:
+        if must_be_there(info, self.path) and not _is_hub(self.path):
+            _check_first_row(self)
+        return self
 
 
 def load_examples(source: Source) -> list[Example]:
@@ -53,13 +59,26 @@ def load_examples(source: Source) -> list[Example]:
             f"{source.path}: none of its {len(examples)} rows is in part {source.part!r}, fold {source.fold}; "
             "raise `heldout`, or give more data"
         )
+    chosen = [joined(e, source.join) for e in chosen] if source.join else chosen
     weight = sum(e.weight for e in chosen) / len(chosen)
     if weight == 0:
         raise ValueError(f"{source.path}: every row has weight 0")
     return chosen if weight == 1 else [replace(e, weight=e.weight / weight) for e in chosen]
 
 
-    chosen = [joined(e, source.join) for e in chosen] if source.join else chosen
+def _check_first_row(source: Source) -> None:
+    """The file is there and begins as a file of examples does. Raises ValueError."""
+    try:
+        row = next(read_rows(source.path, source.columns), None)
+    except FileNotFoundError as error:
+        raise ValueError(f"{error} (paths are relative to the current folder, {Path.cwd()})") from error
+    except (OSError, ImportError) as error:
+        raise ValueError(str(error)) from error
+    if row is None:
+        raise ValueError(f"{source.path} has no rows")
+    parse_row(row, f"{source.path} row 1")
+
+
 def without_repeats(examples: Sequence[Example]) -> list[Example]:
     """Each prompt once: the first example of it."""
     first: dict[str, Example] = {}
@@ -114,10 +133,17 @@ def _rows(path: str) -> Iterator[Row]:
             raise ValueError(f"{path} is no {suffix} file, or a damaged one: {error}") from error
     elif file.exists():
         yield from _labelled_lines(file)
-    elif suffix or path.startswith((".", "/", "~")) or (file.suffix and "/" not in path):
-        raise FileNotFoundError(f"{path} does not exist")
-    else:
+    elif _is_hub(path):
         yield from _hub(path)
+    else:
+        raise FileNotFoundError(f"{path} does not exist")
+
+
+def _is_hub(path: str) -> bool:
+    """Neither a file here nor written like one."""
+    file = Path(path)
+    is_written_like_one = path.startswith((".", "/", "~")) or (file.suffix and "/" not in path)
+    return not (file.exists() or path.endswith(tuple(READERS)) or is_written_like_one)
 
 
 def _jsonl(path: Path) -> Iterator[Row]:

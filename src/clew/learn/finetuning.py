@@ -1,11 +1,11 @@
 """What recipes that improve a model have in common: where they start, and which of their checkpoints is the result."""
 
 from pathlib import Path
-from typing import Literal, Protocol, Self
+from typing import Any, Literal, Protocol, Self
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
-from clew.config import Training
+from clew.config import ModelName, Training
 from clew.data.sources import Source
 from clew.models.adapter import LoRA
 from clew.models.load import load_policy, load_scalar
@@ -17,7 +17,7 @@ from clew.runs import Run
 class FineTuning(Training):
     """Of a model that is there."""
 
-    model: str
+    model: ModelName
     """Folder or hub name of the model to start from."""
     lora: LoRA | None = None
     """Learn in low-rank adapters, the model itself frozen."""
@@ -26,10 +26,26 @@ class FineTuning(Training):
 class HeldOut(FineTuning):
     """Of a model on rows, others being kept to measure it on."""
 
+    epochs: float = Field(default=1.0, gt=0)
+    """Passes over the data."""
+    batch: int = Field(default=32, ge=1)
+    """Rows a step: answers, pairs, or rankings with all that they rank."""
     heldout: Source | None = None
-    """Rows that are not learnt from: every checkpoint is measured on them, and the result."""
+    """Rows that are not learnt from: every checkpoint is measured on them, and the result. Without a path, the other
+    side of the split of `data`: `data: {path: pairs.jsonl, part: train}, heldout: {}`."""
     result: Literal["last", "best"] = "last"
     """The checkpoint that becomes the model: the last, or the one that did best on held-out rows."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_the_same_rows(cls, values: dict[str, Any]) -> dict[str, Any]:
+        data, held = values.get("data"), values.get("heldout")
+        if not isinstance(data, dict) or not isinstance(held, dict) or "path" in held:
+            return values
+        if data.get("part") != "train":
+            raise ValueError("heldout without a path is the other side of the data's split: set data.part: train")
+        same = {name: data[name] for name in ("path", "columns", "heldout") if name in data}
+        return {**values, "heldout": {**same, "part": "heldout", **held}}
 
     @model_validator(mode="after")
     def _best_of_something(self) -> Self:

@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Collection, Sequence
-from typing import Literal
+from typing import Literal, Protocol, TypeVar
 
 from torch import Tensor
 
 from clew.batch import Batch, Model, evaluate
+from clew.config import Choice
 from clew.data.chat import Encoded
 
 Precision = Literal["fp32", "bf16"]
@@ -14,6 +15,40 @@ Precision = Literal["fp32", "bf16"]
 
 class BrokenInvariant(RuntimeError):
     """The run would have trained on something other than it claims."""
+
+
+class Combined(Protocol):
+    """What an RL configuration combines."""
+
+    @property
+    def advantages(self) -> Choice: ...
+    @property
+    def critic(self) -> object | None: ...
+    @property
+    def group(self) -> int: ...
+    @property
+    def ptx(self) -> object | None: ...
+    @property
+    def temperature(self) -> float: ...
+
+
+R = TypeVar("R", bound=Combined)
+IN_GROUP = ("group_mean", "group_normalised", "leave_one_out")
+
+
+def check_combination(config: R) -> R:
+    """Options that each are right, and together teach nothing or something else. Raises ValueError."""
+    name = config.advantages.name
+    if (config.critic is None) == (name == "gae"):
+        raise ValueError(f"advantages: {name} and critic: {config.critic} do not go together: gae needs one")
+    if name in IN_GROUP and config.group < 2:
+        raise ValueError(
+            f"advantages: {name} compares the rollouts of a prompt, of which there is one (group: {config.group}), so "
+            "nothing would be learnt; set group: 2 or more, or take batch_mean"
+        )
+    if config.ptx is not None and config.temperature != 1.0:
+        raise ValueError(f"ptx keeps what the model knows at temperature 1; temperature is {config.temperature}")
+    return config
 
 
 TOLERANCE = {"fp32": 1e-4, "bf16": 0.03}

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import NamedTuple, Protocol, cast
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from clew.batch import Batch, Metric, Model, Objective, Term, reduce_metrics
@@ -18,19 +19,19 @@ from clew.learn.schedule import Schedule, rate_at
 class Optimiser(Config):
     """AdamW with a schedule, over micro-batches that fit a token budget."""
 
-    lr: float = 1e-5
+    lr: float = Field(default=1e-5, gt=0)
     schedule: Schedule = "cosine"
-    warmup: float = 0.0
+    warmup: float = Field(default=0.0, ge=0, le=1)
     """Share of the steps in which the rate rises from zero."""
-    floor: float = 0.0
+    floor: float = Field(default=0.0, ge=0, le=1)
     """Share of `lr` at which cosine and linear end."""
     betas: tuple[float, float] = (0.9, 0.95)
-    eps: float = 1e-8
-    weight_decay: float = 0.0
+    eps: float = Field(default=1e-8, ge=0)
+    weight_decay: float = Field(default=0.0, ge=0)
     """On matrices only, decoupled."""
-    clip: float = 1.0
+    clip: float = Field(default=1.0, gt=0)
     """Largest gradient norm."""
-    max_tokens: int = 16384
+    max_tokens: int = Field(default=16384, ge=1)
     """Tokens in one forward pass: memory, not mathematics."""
     gradient_checkpointing: bool = False
 

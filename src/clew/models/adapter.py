@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 import torch
+from pydantic import Field
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers import BitsAndBytesConfig, PreTrainedModel
@@ -26,8 +27,8 @@ M = TypeVar("M", bound=PreTrainedModel)
 class LoRA(Config):
     """Low-rank adapters (arXiv 2106.09685): W + alpha / rank * B A, where only A, B and a reward model's head learn."""
 
-    rank: int = 16
-    alpha: int = 32
+    rank: int = Field(default=16, ge=1)
+    alpha: int = Field(default=32, ge=1)
     targets: Literal["all-linear"] | tuple[str, ...] = "all-linear"
     """Names of the layers that are adapted, such as [q_proj, v_proj]; by default all linear ones but the output."""
     weights: Literal["fp32", "bf16", "nf4"] = "fp32"

@@ -2,12 +2,13 @@
 
 from dataclasses import replace
 from functools import partial
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
 from clew.batch import Batch, Metric, Model, Objective, Outputs, Term, evaluate, item_weights
-from clew.config import Choice, ConfigError, option
+from clew.config import Choice, ConfigError, ModelName, bound_to, option
 from clew.data.chat import Codec, Encoding, Item
 from clew.data.collate import collate
 from clew.data.pairs import mismatched, pairs_of
@@ -28,16 +29,13 @@ LOSSES = {**PAIR_LOSSES, "kto": kto}
 
 
 class Preference(HeldOut):
-    reference: str | None = None
+    reference: ModelName | None = None
     """The frozen reference: the model this run starts from when absent, else a folder or hub name."""
     data: Source
     """Pairs; rankings become all their pairs; for kto, answers with a true or false label, or pairs."""
     encoding: Encoding = Encoding()
-    loss: Choice = Choice(name="dpo")
+    loss: Annotated[Choice, bound_to(LOSSES)] = Choice(name="dpo")
     """dpo, robust_dpo, ipo, ipo_mean, hinge, apo_zero, apo_down, simpo, orpo, kto."""
-    epochs: float = 1.0
-    batch: int = 32
-    """Pairs (or single answers) a step."""
     learner: Optimiser = Optimiser(lr=1e-6, warmup=0.1)
 
 

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 
+from pydantic import Field
+
 from clew.batch import Batch, Metric, Model, Outputs, Term, token_weights
 from clew.config import ConfigError, Training
 from clew.data.chat import Encoded
@@ -20,10 +22,10 @@ class Pretrain(Training):
     data: Source
     model: Architecture = Architecture()
     tokenizer: Vocabulary = Vocabulary()
-    steps: int = 1000
-    batch: int = 32
+    steps: int = Field(default=1000, ge=1)
+    batch: int = Field(default=32, ge=1)
     """Windows of text a step, each at most `window` tokens."""
-    window: int = 256
+    window: int = Field(default=256, ge=1)
     learner: Optimiser = Optimiser(lr=1e-3, warmup=0.05)
 
 

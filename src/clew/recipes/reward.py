@@ -1,13 +1,14 @@
 """Reward model: a scalar head on a language model, from comparisons, rankings, ratings or thumbs."""
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Annotated, Protocol
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from clew.batch import Batch, Metric, Model, Objective, Outputs, Term, evaluate, item_weights
-from clew.config import Choice, ConfigError
+from clew.config import Choice, ConfigError, ModelName, bound_to
 from clew.data.chat import Codec, Encoding, Item
 from clew.data.collate import collate
 from clew.data.sources import Source, load_examples, step_indices
@@ -24,6 +25,8 @@ from clew.models.reward import ScalarModel
 from clew.runs import Loop, Run
 from clew.track import trackers
 
+LOSSES = {**RANK_LOSSES, **POINT_LOSSES, "ordinal": ordinal}
+
 
 class Scoring(Model, Protocol):
     """A model with scores and, where its labels are levels, raw cut points."""
@@ -34,20 +37,17 @@ class Scoring(Model, Protocol):
 
 
 class RewardConfig(HeldOut):
-    model: str
+    model: ModelName
     """Folder or hub name: of the SFT model, or of a reward model to go on with."""
     data: Source
     """Pairs or rankings; single answers with a label for ratings and thumbs."""
     reference: Source | None = None
     """Answers whose mean score is to be 0 and spread 1 afterwards; the first training answers when absent."""
     encoding: Encoding = Encoding()
-    loss: Choice = Choice(name="bradley_terry")
+    loss: Annotated[Choice, bound_to(LOSSES)] = Choice(name="bradley_terry")
     """bradley_terry, all_pairs, plackett_luce, mixed_uniform; regression, huber, thumbs, ordinal for single answers."""
-    centring: float = 0.0
+    centring: float = Field(default=0.0, ge=0)
     """Coefficient of (sum of an item's scores)^2."""
-    epochs: float = 1.0
-    batch: int = 32
-    """Items (pairs, rankings, single answers) a step."""
     learner: Optimiser = Optimiser(lr=1e-5, warmup=0.03)
 
 

@@ -1,5 +1,7 @@
 """Supervised fine-tuning: imitate demonstrations, learning only from what the answer says."""
 
+from pydantic import Field
+
 from clew.batch import Averaging, Batch, Metric, Model, Outputs, Term, evaluate, token_weights
 from clew.data.chat import Codec, Encoded, Encoding
 from clew.data.collate import collate
@@ -19,11 +21,8 @@ class SFT(HeldOut):
     data: Source
     """Prompts with completions, conversations, or plain text."""
     encoding: Encoding = Encoding()
-    steps: int | None = None
+    steps: int | None = Field(default=None, ge=1)
     """Optimiser steps; when absent, `epochs` times the data."""
-    epochs: float = 1.0
-    batch: int = 32
-    """Rows a step."""
     averaging: Averaging = "token"
     learner: Optimiser = Optimiser(lr=1e-4, warmup=0.03)
 
