@@ -100,3 +100,20 @@ def test_runs_are_listed_and_compared(tmp_path):
     ]
     assert clew("diff", "runs/a", "runs/b", cwd=tmp_path).stdout.strip() == "files.p.num: 3 -> 4"
     assert "runs/c is no run directory" in clew("diff", "runs/a", "runs/c", cwd=tmp_path).stderr
+
+
+def test_the_options_of_a_recipe_are_listed_without_a_file(tmp_path):
+    lines = clew("rl", "--options", cwd=tmp_path).stdout.splitlines()
+    assert [line.split()[0] for line in lines if line.startswith("kl")][:2] == ["kl", "kl.coefficient"]
+    assert any(line.split()[:4] == ["learner.lr", "number", "1e-06", "(>"] for line in lines)
+    assert "--options" in clew("rl", "--help").stdout
+
+
+def test_a_file_that_is_not_there_is_told_with_the_folder_it_was_sought_in(tmp_path):
+    (tmp_path / "hh").mkdir()
+    (tmp_path / "hh" / "train.jsonl").write_text('{"prompt": "a", "completion": "b"}\n')
+    (tmp_path / "hh" / "c.yaml").write_text("out: runs/sft\nmodel: gpt2\ndata: {path: hh/train.jsonl}\n")
+    result = clew("sft", "c.yaml", cwd=tmp_path / "hh")
+    assert result.returncode == 2
+    assert f"hh/train.jsonl does not exist (paths are relative to the current folder, {tmp_path}/hh)" in result.stderr
+    assert not (tmp_path / "hh" / "runs").exists()

@@ -1,6 +1,8 @@
 import pytest
 
 from clew.config import Choice, Config, ConfigError, apply_overrides, build, load, option
+from clew.listing import options
+from clew.pipeline import RECIPES, recipe
 
 
 class Inner(Config):
@@ -81,6 +83,12 @@ def test_choices_bind_their_options():
         Choice(name="g").bind(TABLE)
 
 
+def test_options_alone_are_those_of_the_default_function():
+    assert build(Outer, {"name": "x", "loss": {"beta": 0.3}}, "").loss == Choice.model_validate(
+        {"name": "dpo", "beta": 0.3}
+    )
+
+
 def test_a_users_own_function_by_import_path():
     assert Choice.model_validate({"name": f"{__name__}:f", "beta": 2.0}).bind({})(3) == 6.0
     with pytest.raises(ConfigError, match="cannot import 'nowhere:f'"):
@@ -98,3 +106,113 @@ def test_numbers_are_those_people_write(tmp_path):
 def test_an_override_fills_what_is_null_and_may_be_plain_text():
     assert apply_overrides({"a": None}, ["a.b=1"]) == {"a": {"b": 1}}
     assert apply_overrides({}, ["a=@one/x.jsonl", "b=Q: {q} A: b: c"]) == {"a": "@one/x.jsonl", "b": "Q: {q} A: b: c"}
+
+
+SHORTEST = {
+    "sft": {"model": "m", "data": {"path": "d"}},
+    "reward": {"model": "m", "data": {"path": "d"}},
+    "preference": {"model": "m", "data": {"path": "d"}},
+    "pretrain": {"data": {"path": "d"}},
+    "rl": {"model": "m", "data": {"path": "d"}, "reward": [{"model": "r"}], "advantages": "batch_mean"},
+    "label": {"model": "m", "data": {"path": "d"}, "raters": [{"rater": "honest"}], "gold": "a:b"},
+    "evaluate": {"baseline": "m", "policies": {"a": "b"}, "data": {"path": "d"}, "proxy": "p"},
+}
+
+
+def configured(name, *overrides):
+    return build(recipe(name)[1], apply_overrides({"out": "o", **SHORTEST[name]}, overrides), "file.yaml")
+
+
+@pytest.mark.parametrize(
+    ("name", "override", "says"),
+    [
+        ("preference", "loss.beta=-1", "loss: dpo.beta: Input should be greater than 0; got -1"),
+        ("preference", "loss={name: ipo, tau: 0}", "loss: ipo.tau: Input should be greater than 0; got 0"),
+        ("preference", "loss={name: robust_dpo, flip_rate: 0.5}", "loss: robust_dpo.flip_rate: Input should be less than 0.5"),
+        ("preference", "loss.beta=high", "loss: dpo.beta: Input should be a valid number"),
+        ("preference", "loss.bta=1", "loss: dpo has no option 'bta'; did you mean 'beta'"),
+        ("preference", "loss=dpoo", "loss: no 'dpoo' here; did you mean 'dpo'"),
+        ("reward", "loss={name: mixed_uniform, noise: 2}", "loss: mixed_uniform.noise: Input should be less than or equal to 1"),
+        ("rl", "loss.low=-0.1", "loss: clipped.low: Input should be greater than or equal to 0"),
+        ("rl", "loss.dual=0.5", "loss: clipped.dual: Input should be greater than 1"),
+        ("label", "raters=[{rater: honestt}]", "raters.0.rater: no 'honestt' here; did you mean 'honest'"),
+        ("sft", "trackers=[tensorbord]", "trackers.0: no 'tensorbord' here; did you mean 'tensorboard'"),
+        ("sft", "epochs=0", "epochs: Input should be greater than 0; got 0"),
+        ("preference", "epochs=-1", "epochs: Input should be greater than 0; got -1"),
+        ("sft", "steps=0", "steps: Input should be greater than or equal to 1"),
+        ("sft", "batch=0", "batch: Input should be greater than or equal to 1"),
+        ("reward", "batch=0", "batch: Input should be greater than or equal to 1"),
+        ("preference", "batch=0", "batch: Input should be greater than or equal to 1"),
+        ("pretrain", "batch=0", "batch: Input should be greater than or equal to 1"),
+        ("label", "batch=0", "batch: Input should be greater than or equal to 1"),
+        ("rl", "prompts=0", "prompts: Input should be greater than or equal to 1"),
+        ("rl", "steps=0", "steps: Input should be greater than or equal to 1"),
+        ("rl", "reward=[]", "reward: Tuple should have at least 1 item"),
+        ("rl", "kl.coefficient=-1", "kl.coefficient: Input should be greater than or equal to 0"),
+        ("sft", "learner.max_tokens=0", "learner.max_tokens: Input should be greater than or equal to 1"),
+        ("sft", "learner.lr=-1", "learner.lr: Input should be greater than 0"),
+        ("sft", "lora.rank=0", "lora.rank: Input should be greater than or equal to 1"),
+        ("sft", "data.limit=0", "data.limit: Input should be greater than or equal to 1"),
+        ("sft", "encoding.max_length=0", "encoding.max_length: Input should be greater than or equal to 1"),
+        ("evaluate", "slots=0", "slots: Input should be greater than or equal to 1"),
+    ],
+)  # fmt: skip
+def test_nonsense_is_refused_with_the_key_and_the_bound(name, override, says):
+    configured(name)
+    with pytest.raises(ConfigError) as error:
+        configured(name, override)
+    assert f"file.yaml: {says}" in str(error.value)
+
+
+@pytest.mark.parametrize("advantages", ["group_mean", "group_normalised", "leave_one_out"])
+def test_a_group_of_one_has_nothing_to_compare(advantages):
+    assert configured("rl", f"advantages={advantages}", "group=2").group == 2
+    with pytest.raises(ConfigError, match=rf"^file.yaml: advantages: {advantages} compares .* \(group: 1\).*set group"):
+        configured("rl", f"advantages={advantages}")
+
+
+def test_what_is_asked_for_is_said_where_something_else_was_given():
+    with pytest.raises(ConfigError, match=r"data: Input should be keys with values; got 'd.jsonl' \(Prompts with"):
+        configured("sft", "data=d.jsonl")
+    with pytest.raises(ConfigError, match=r"reward: Input should be a list; got 3 \(A list of summands: \[{function: "):
+        configured("rl", "reward=3")
+    assert configured("rl", "reward=rewards.py:tidy").reward[0].function.name == "rewards.py:tidy"
+
+
+def test_held_out_rows_without_a_path_are_the_other_side_of_the_data():
+    config = configured("preference", "data={path: p, columns: {prompt: q}, part: train, heldout: 0.2}", "heldout={}")
+    held = config.heldout
+    assert (held.path, held.columns, held.part, held.heldout) == ("p", {"prompt": "q"}, "heldout", 0.2)
+    assert configured("sft", "heldout.path=q").heldout.part == "all"
+    with pytest.raises(ConfigError, match="set data.part: train"):
+        configured("preference", "heldout={part: heldout}")
+
+
+def keys(values: dict, prefix: str = "") -> list[str]:
+    """Dotted keys of what is set; of options of functions and of names only the first."""
+    found = []
+    for key, value in values.items():
+        found.append(prefix + key)
+        if isinstance(value, dict) and "name" not in value and key not in ("policies", "columns"):
+            found += keys(value, f"{prefix}{key}.")
+    return found
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_options_that_are_listed_are_those_there_are(name):
+    listed = {option.name: option for option in options(recipe(name)[1])}
+    assert listed["out"].default == "(needed)"
+    assert all(option.kind for option in listed.values())
+    if name in SHORTEST:
+        assert set(keys(configured(name).model_dump())) <= {name.replace("[]", "") for name in listed}
+
+
+def test_defaults_are_listed_as_a_recipe_has_them():
+    listed = {option.name: option for option in options(recipe("sft")[1])}
+    assert (listed["learner.lr"].default, listed["learner.warmup"].default) == ("0.0001", "0.03")
+    assert listed["batch"] == ("batch", "whole number", "32", listed["batch"].about)
+    assert listed["batch"].about.endswith("(>= 1)")
+    assert listed["heldout"].kind == "options | null"
+    assert listed["encoding.truncation"].kind == "error | drop | truncate_prompt_left | truncate_completion"
+    assert listed["data.path"].default == "(needed)"
+    assert {o.name for o in options(recipe("rl")[1])} >= {"reward[].clip", "critic.learner.lr", "ptx.data.path"}

@@ -37,6 +37,16 @@ class Config(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, protected_namespaces=())
 
+    @model_validator(mode="before")
+    @classmethod
+    def _options_of_defaults(cls, values: Any) -> Any:
+        """`loss.beta=0.2` alone is an option of the loss that the configuration has anyway."""
+        if not isinstance(values, dict):
+            return values
+        defaults = {n: f.default for n, f in cls.model_fields.items() if isinstance(f.default, Choice)}
+        alone = {n: v for n, v in values.items() if n in defaults and isinstance(v, dict) and "name" not in v}
+        return {**values, **{n: {"name": defaults[n].name, **defaults[n].options, **v} for n, v in alone.items()}}
+
 
 @dataclass(frozen=True)
 class Inputs:
