@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from clew import __version__, cli_data, cli_models, cli_runs, cli_start, pipeline
+from clew import __version__, cli_data, cli_models, cli_runs, cli_start, listing, pipeline
 from clew.config import load
 
 app = typer.Typer(
@@ -92,10 +92,19 @@ def version() -> None:
 
 
 def _add_recipe(name: str) -> None:
+    def list_options(wanted: bool) -> None:
+        if wanted:
+            typer.echo(listing.table(pipeline.recipe(name)[1]))
+            raise typer.Exit
+
     def command(
         file: Annotated[Path, typer.Argument(help="The recipe's YAML file.")],
         overrides: Overrides = None,
         show: Show = False,
+        options: Annotated[
+            bool,
+            typer.Option("--options", help="List all options and stop.", is_eager=True, callback=list_options),
+        ] = False,
     ) -> None:
         start, kind = pipeline.recipe(name)
         config = load(kind, file, overrides or [])
@@ -104,6 +113,7 @@ def _add_recipe(name: str) -> None:
 
             typer.echo(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
         else:
+            pipeline.check([pipeline.Stage(name, start, config, {})])
             start(config)
 
     app.command(name, help=RECIPE_HELP[name])(command)

@@ -303,6 +303,8 @@ class Run:
                 return int(info["step"])
             self.note(f"{folder.name} is damaged ({damage}); going back to an older one")
             shutil.rmtree(folder)
+        if (self.folder / "metrics.jsonl").exists() or (self.folder / "journal").exists():
+            self.note(f"{self.folder.name}: no checkpoint yet: from the beginning")
         return 0
 
     def _truncate(self, first: int) -> None:
