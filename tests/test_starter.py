@@ -172,7 +172,7 @@ QUICK = {
     "answers": ["sft.epochs=0.5"],
     "rankings": ["reward.epochs=0.5"],
     "thumbs": ["judge.epochs=0.5", "evaluation.max_tokens=8"],
-    "prompts": ["rl.steps=1", "rl.prompts=2", "rl.group=2", "rl.max_tokens=8"],
+    "prompts": ["rl.steps=1", "rl.prompts=2", "rl.group=2", "rl.max_tokens=8", "evaluation.max_tokens=8"],
 }
 
 
@@ -185,4 +185,4 @@ def test_the_pipeline_runs_on_a_real_model(kind, here, shared_data):
     pipeline.run(described, stages, lambda said: None)
     models = list((here / "runs" / kind).glob("*/model/model.safetensors"))
     assert len(models) == {"pairs": 3, "thumbs": 2}.get(kind, 1)
-    assert (here / "runs" / kind / "report" / "report.html").exists() == (kind in ("pairs", "thumbs"))
+    assert (here / "runs" / kind / "report" / "report.html").exists() == (kind in ("pairs", "thumbs", "prompts"))

@@ -78,8 +78,9 @@ def best_evaluated(run: Path) -> Path | None:
     for file in sorted(run.parent.glob("*/evaluation.json")):
         for row in json.loads(file.read_text(encoding="utf-8"))["points"]:
             folder = Path(row["folder"]).resolve()
-            if folder.is_relative_to(run.resolve()) and folder.is_dir():
-                found.append((row["gold"]["value"] if "gold" in row else row["signs"]["heldout"], folder))
+            worth = row["gold"]["value"] if "gold" in row else row["signs"]["heldout"]
+            if worth is not None and folder.is_relative_to(run.resolve()) and folder.is_dir():
+                found.append((worth, folder))
     return max(found, key=lambda pair: pair[0])[1] if found else None
 
 

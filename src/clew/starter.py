@@ -130,8 +130,8 @@ def read_tokenizer(model: str) -> Any:
     from clew.models.adapter import base_of
 
     folder = Path(model)
-    if folder.is_dir() and not any(folder.iterdir()):
-        raise ConfigError(f"{model} is empty; expected a Hugging Face folder or a hub name")
+    if not (any(folder.iterdir()) if folder.is_dir() else not model.startswith((".", "/", "~"))):
+        raise ConfigError(f"{model}: no tokenizer there; expected a Hugging Face folder or a hub name")
     try:
         return AutoTokenizer.from_pretrained(model if (folder / "tokenizer_config.json").exists() else base_of(model))
     except (OSError, ValueError) as error:
@@ -160,7 +160,8 @@ def _summary(found: Survey, kinds: Sequence[Kind | None], kind: Kind, num_train:
     lines += [f"{len(numbers)} left out, {what}: {rows_named(numbers)}" for what, numbers in left.items()]
     glued = [number for number, e in zip(found.numbers, found.examples, strict=True) if is_glued(e)]
     lines += [f"{len(glued)} whose answer runs into the prompt: {rows_named(glued)}"] if glued else []
-    lines += [f"{len(found.refused)} rows are wrong and left out, such as {found.refused[0]}"] if found.refused else []
+    wrong = len(found.refused)
+    lines += [f"{wrong} rows are wrong and left out, such as row {n}: {what}" for n, what in found.refused[:1]]
     return "\n".join(lines)
 
 
@@ -280,7 +281,7 @@ EVALUATION = """
     policies: {{{name}: "@{name}"}}
     data: {{path: "{out}/heldout.jsonl"}}
     max_tokens: {max_tokens}  # of an answer
-    proxy: "@judge/model"  # it has seen the same labels, so it is no independent judge: read the samples, or
+    proxy: {proxy}
     # gold: "my_judge.py:score"  # name a function that is one: score(prompts, completions) -> numbers
 
   report:  # one HTML file: gain, KL, alarms, samples side by side
@@ -326,6 +327,9 @@ def _with(stage: str, **values: str) -> str:
 
 
 ON_SFT, ON_MODEL = '"@sft/model"', "{model}"
+BY_JUDGE = '"@judge/model"  # it has seen the same labels, so it is no independent judge: read the samples, or'
+BY_REWARD = """\
+{{function: "{out}/rewards.py:reward"}}  # what was optimised, so no independent judge: read the samples, or"""
 KINDS: dict[Kind, tuple[str, tuple[str, ...]]] = {
     "pairs": (
         "pairs of answers, one better",
@@ -333,16 +337,20 @@ KINDS: dict[Kind, tuple[str, tuple[str, ...]]] = {
             SFT,
             DPO,
             _with(JUDGE, start=ON_SFT, loss="bradley_terry"),
-            _with(EVALUATION, start=ON_SFT, name="dpo"),
+            _with(EVALUATION, start=ON_SFT, name="dpo", proxy=BY_JUDGE),
         ),
     ),
     "rankings": ("rankings of several answers", (_with(REWARD, loss="all_pairs  # every two of a ranking"),)),
     "ratings": ("answers with a rating", (_with(REWARD, loss="regression  # the rating as a number"),)),
     "thumbs": (
         "answers found good or bad",
-        (KTO, _with(JUDGE, start=ON_MODEL, loss="thumbs"), _with(EVALUATION, start=ON_MODEL, name="kto")),
+        (
+            KTO,
+            _with(JUDGE, start=ON_MODEL, loss="thumbs"),
+            _with(EVALUATION, start=ON_MODEL, name="kto", proxy=BY_JUDGE),
+        ),
     ),
     "answers": ("answers to learn from", (SFT,)),
-    "prompts": ("prompts", (RL,)),
+    "prompts": ("prompts", (RL, _with(EVALUATION, start=ON_MODEL, name="rl", proxy=BY_REWARD))),
 }
 """What the rows are, in words, and the stages that fit them."""

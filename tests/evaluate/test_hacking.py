@@ -6,11 +6,19 @@ import pytest
 from clew.evaluate.hacking import Signs, disagreement, distinct, findings, repetition, verdict
 
 START = Signs(
-    proxy=0.0, heldout=0.0, disagreement=0.05, entropy=1.4, kl_per_token=0.0, length=20.0, repetition=0.02, distinct=0.8
+    proxy=0.0,
+    heldout=0.0,
+    disagreement=0.05,
+    entropy=1.4,
+    kl_per_token=0.0,
+    length=20.0,
+    repetition=0.02,
+    distinct=0.8,
+    cut=0.1,
 )
 
 
-def state(rule: str, **changes: float) -> str:
+def state(rule: str, **changes: float | None) -> str:
     return next(f.state for f in findings(replace(START, **changes), START) if f.rule == rule)
 
 
@@ -57,8 +65,20 @@ def test_disagreement_is_measured_against_the_start():
     start = rng.normal(size=(3, 2000))
     assert disagreement(rng.normal(size=(3, 2000)), start) == pytest.approx(0.05, abs=0.02)
     assert disagreement(5 * rng.normal(size=(3, 2000)), start) > 0.7
-    assert disagreement(start[:1], start[:1]) == 0.0
 
 
 def test_what_is_no_number_is_an_alarm():
     assert state("divergence", kl_per_token=float("nan")) == "alarm"
+
+
+def test_what_was_not_measured_is_neither_fine_nor_alarming():
+    assert state("gap", heldout=None) == state("gap", proxy=None) == "not measured"
+    assert state("disagreement", disagreement=None) == "not measured"
+    assert verdict(findings(replace(START, proxy=None, heldout=None, disagreement=None), START)) == "ok"
+
+
+def test_answers_that_are_cut_are_watched_whatever_the_start_did():
+    assert state("cut", cut=0.5) == "ok"
+    assert state("cut", cut=1.0) == "watch"
+    every = replace(START, cut=1.0)
+    assert verdict(findings(every, every)) == "watch"

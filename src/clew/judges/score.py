@@ -2,15 +2,15 @@
 
 import inspect
 import math
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from functools import partial
 from numbers import Real
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from clew.batch import evaluate
-from clew.config import Choice, Config, ConfigError, import_function
+from clew.config import Choice, Config, ConfigError, ModelName, import_function
 from clew.data.collate import collate
 from clew.judges.call import Hangs, call_within
 from clew.models.device import Device
@@ -26,15 +26,25 @@ TIMEOUT_S = 1800.0
 class RewardSource(Config):
     """One summand of the reward: a reward model's folder, or a function."""
 
-    model: str | None = None
+    model: ModelName | None = None
     """Folder of a reward model; its score is (raw - centre) / scale, as it was saved."""
     function: Choice | None = None
     """`module:function` with its options, called as f(prompts, completions, **columns) -> list of float or None."""
     weight: float = 1.0
-    clip: float | None = None
+    clip: float | None = Field(default=None, gt=0)
     """Bound on the absolute value, before the weight."""
     timeout_s: float | None = Field(default=TIMEOUT_S, gt=0)
     """For one call of the function, in a thread of its own; null waits for ever, and calls it in the main thread."""
+
+
+def as_sources(value: Any) -> Any:
+    """Several sources from one, which may be a text: `module:function`, or else a reward model's folder."""
+    if isinstance(value, str):
+        value = {"function": value} if ":" in value else {"model": value}
+    return [value] if isinstance(value, (Mapping, RewardSource)) else value
+
+
+Sources = Annotated[tuple[RewardSource, ...], BeforeValidator(as_sources)]
 
 
 def make_reward(sources: Sequence[RewardSource], policy: Policy, *, max_tokens: int = 16384) -> Reward:
@@ -68,7 +78,7 @@ def _make_one(source: RewardSource, policy: Policy, max_tokens: int) -> Reward:
         judge = load_judge(source.model, policy, device=cast(Device, policy.device.type))
         return partial(score_with_model, judge, max_tokens=max_tokens)
     assert source.function is not None
-    return function_reward(import_function(source.function.name), source.timeout_s, **source.function.options)
+    return chosen_reward(source.function, source.timeout_s)
 
 
 def _name(source: RewardSource, i: int) -> str:
@@ -85,11 +95,16 @@ def score_with_model(model: ScalarModel, rollouts: Sequence[Rollout], *, max_tok
     return [Score((s - model.centre) / model.scale) for s in scores.tolist()]
 
 
+def chosen_reward(choice: Choice, timeout_s: float | None) -> Reward:
+    """`module:function` with its options. Raises ConfigError when there is none."""
+    return function_reward(import_function(choice.name), timeout_s, **choice.options)
+
+
 def function_reward(function: RewardFunction, timeout_s: float | None = TIMEOUT_S, /, **options: Any) -> Reward:
     """A function, plain or async, as a Reward: prompts and completions as lists of text, columns as keyword lists.
 
     The reward raises ValueError when the function returns other than one finite number or None each, RuntimeError
-    when the function raises, Hangs when it does not return in time.
+    when the function raises or quits, Hangs when it does not return in time.
     """
     parameters = inspect.signature(function).parameters.values()
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters)
@@ -112,7 +127,7 @@ def function_reward(function: RewardFunction, timeout_s: float | None = TIMEOUT_
             values = call_within(timeout_s, partial(function, *texts, **extra, **options), asked)
         except Hangs:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             says = f"reward {name} raised {type(error).__name__} for {len(rollouts)} completions: {error}{_hint(error)}"
             raise RuntimeError(says) from error
         if not isinstance(values, Collection) or len(values) != len(rollouts):
@@ -129,7 +144,7 @@ def _prompts(rollouts: Sequence[Rollout]) -> str:
     return ", ".join(shown[:3]) + (f" and {len(shown) - 3} other prompts" if len(shown) > 3 else "")
 
 
-def _hint(error: Exception) -> str:
+def _hint(error: BaseException) -> str:
     """`signal.alarm`, by which some functions limit themselves, works in the main thread alone."""
     return "; set timeout_s: null to call it in the main thread" if "main thread" in str(error) else ""
 

@@ -5,47 +5,46 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 from pydantic import Field
 
 from clew.batch import evaluate
-from clew.config import Choice, Training, import_function
+from clew.config import Choice, ModelName, RunName, Training
 from clew.data.chat import Codec, Encoding
 from clew.data.collate import collate
 from clew.data.sources import Source, load_examples, without_repeats
 from clew.engines.local import LocalEngine
-from clew.evaluate.hacking import Signs, as_rows, disagreement, distinct, findings, repetition, verdict
-from clew.evaluate.winrate import mean_interval, paired_gain, win_rate
-from clew.judges.score import function_reward, score_with_model
+from clew.evaluate.compare import Record, compared, headline, samples_of
+from clew.evaluate.origins import joined, of_gold, of_proxy
+from clew.judges.score import TIMEOUT_S, Sources, chosen_reward, make_reward, score_with_model
 from clew.models.load import check_vocabulary, load_judge, load_policy
 from clew.runs import Run
 from clew.track import trackers
-from clew.types import Sampling
-
-Record = dict[str, Any]
+from clew.types import Reward, Rollout, Sampling
 
 
 class Evaluate(Training):
-    baseline: str
+    baseline: ModelName
     """Model folder that the others are compared with; KL is measured to it."""
-    policies: dict[str, str]
+    policies: dict[str, RunName]
     """Name -> run directory: its model, and its checkpoints as far as they were kept; or a model folder."""
     data: Source
     """Held-out prompts."""
     encoding: Encoding = Encoding()
-    max_tokens: int = 64
+    max_tokens: int = Field(default=64, ge=1)
     temperature: float = Field(default=1.0, ge=0)
     """0 is greedy."""
-    proxy: str
-    """Folder of the reward model that was trained on."""
-    heldout: tuple[str, ...] = ()
-    """Folders of reward models that were not."""
+    proxy: Sources | None = None
+    """The reward that was trained on, or a judge in its place: as the reward of `rl`, or a reward model's folder."""
+    heldout: tuple[ModelName, ...] = ()
+    """Folders of reward models that were not trained on."""
     gold: Choice | None = None
     """`module:function`, an independent judge; never seen by training and never by the alarms."""
-    shown: int = 12
+    timeout_s: float | None = Field(default=TIMEOUT_S, gt=0)
+    """For one call of gold, as of a reward."""
+    shown: int = Field(default=12, ge=0)
     """Prompts whose answers are kept for the report."""
-    max_batch_tokens: int = 16384
-    slots: int = 64
+    max_batch_tokens: int = Field(default=16384, ge=1)
+    slots: int = Field(default=64, ge=1)
 
 
 def run(config: Evaluate) -> None:
@@ -67,11 +66,13 @@ def run(config: Evaluate) -> None:
             {**p._asdict(), "folder": str(p.folder), **compared(record, seen.records[0])}
             for p, record in zip(points, seen.records, strict=True)
         ]
-        about = {"prompts": len(bench.prompts), "temperature": config.temperature}
-        run.write("evaluation.json", {"points": rows, **about})
+        told = about(config, rows)
+        run.write("evaluation.json", {"points": rows, "prompts": len(bench.prompts), **told})
         for row in rows:
             if row["final"] and row["policy"] != "baseline":
                 run.note(headline(row))
+        for warning in told["warnings"]:
+            run.note(f"warning: {warning}")
         run.finish()
 
 
@@ -114,8 +115,10 @@ class Bench:
         self.start.temperature = config.temperature or 1.0  # greedy answers, as the untempered model sees them
         codec = Codec(self.start.tokenizer, config.encoding)
         self.prompts = codec.prompts(without_repeats(load_examples(config.data)), config.max_tokens)
-        self.judges = [load_judge(f, self.start, device=config.device) for f in (config.proxy, *config.heldout)]
-        self.gold = function_reward(import_function(config.gold.name), **config.gold.options) if config.gold else None
+        budget = config.max_batch_tokens
+        self.proxy = make_reward(config.proxy, self.start, max_tokens=budget) if config.proxy else None
+        self.heldout = [load_judge(folder, self.start, device=config.device) for folder in config.heldout]
+        self.gold = chosen_reward(config.gold, config.timeout_s) if config.gold else None
 
     def measure(self, folder: Path) -> Record:
         """One answer a prompt, and what every judge says of it."""
@@ -128,7 +131,7 @@ class Bench:
         batch = collate([[r] for r in rollouts])
         ours, ref = (evaluate(m, batch, max_tokens=self.config.max_batch_tokens) for m in (policy, self.start))
         assert ours.entropy is not None and ours.logps is not None and ref.logps is not None
-        scores = [score_with_model(m, rollouts, max_tokens=self.config.max_batch_tokens) for m in self.judges]
+        heldout = [score_with_model(m, rollouts, max_tokens=self.config.max_batch_tokens) for m in self.heldout]
         return {
             "prompts": [r.prompt for r in rollouts],
             "texts": [r.text for r in rollouts],
@@ -136,64 +139,31 @@ class Bench:
             "ended": [r.stop == "end" for r in rollouts],
             "kl": batch.per_row(ours.logps - ref.logps).tolist(),
             "entropy": float(ours.entropy.sum() / batch.mask.sum()),
-            "judges": [[s.value for s in column] for column in scores],
-            "gold": [s.value for s in self.gold(rollouts)] if self.gold else [],
+            "heldout": [[s.value for s in column] for column in heldout],
+            "proxy": asked(self.proxy, rollouts),
+            "gold": asked(self.gold, rollouts),
         }
 
 
-def compared(now: Record, start: Record) -> dict[str, Any]:
-    """A point of the frontier: gold and KL with intervals, gain and win rate against the start, alarms."""
-    signs = signs_of(now, start)
-    found = findings(signs, signs_of(start, start))
-    judged = [i for i in range(len(now["gold"])) if now["gold"][i] is not None and start["gold"][i] is not None]
-    gold, old = ([record["gold"][i] for i in judged] for record in (now, start))
-    with_gold: dict[str, Any] = {}
-    if judged:
-        estimates = {"gold": mean_interval(gold), "gain": paired_gain(gold, old), "win_rate": win_rate(gold, old)}
-        with_gold = {name: estimate._asdict() for name, estimate in estimates.items()}
-    return {
-        **with_gold,
-        "proxy": mean_interval(now["judges"][0])._asdict(),
-        "proxy_gain": paired_gain(now["judges"][0], start["judges"][0])._asdict(),
-        "kl": mean_interval(now["kl"])._asdict(),
-        "length": mean_interval(now["length"])._asdict(),
-        "ended": float(np.mean(now["ended"])),
-        "signs": signs.as_dict(),
-        "findings": as_rows(found),
-        "verdict": verdict(found),
-    }
+def asked(judge: Reward | None, rollouts: list[Rollout]) -> list[float | None]:
+    """What a judge says, None where it abstains; nothing where there is no judge."""
+    return [score.value for score in judge(rollouts)] if judge else []
 
 
-def headline(row: dict[str, Any]) -> str:
-    """One policy in a line."""
-    alarms = [f["rule"] for f in row["findings"] if f["state"] == "alarm"]
-    judge, gain = ("gold", row["gain"]) if "gain" in row else ("no gold, the proxy says", row["proxy_gain"])
-    better = "{value:+.2f} [{low:+.2f}, {high:+.2f}] against the start".format(**gain)
-    return f"{row['policy']}: {judge} {better}, KL {row['kl']['value']:.1f} nats, alarms: {', '.join(alarms) or 'none'}"
-
-
-def signs_of(now: Record, start: Record) -> Signs:
-    judges, first = np.array(now["judges"], dtype=float), np.array(start["judges"], dtype=float)
-    standard = (judges - first.mean(1, keepdims=True)) / np.maximum(first.std(1, keepdims=True), 1e-9)
-    begun = (first - first.mean(1, keepdims=True)) / np.maximum(first.std(1, keepdims=True), 1e-9)
-    others, others_begun = (x[1:] if len(x) > 1 else x for x in (standard, begun))
-    return Signs(
-        proxy=float(standard[0].mean()),
-        heldout=float(others.mean()),
-        disagreement=disagreement(others, others_begun),
-        entropy=now["entropy"],
-        kl_per_token=sum(now["kl"]) / max(sum(now["length"]), 1),
-        length=float(np.mean(now["length"])),
-        repetition=repetition(now["texts"]),
-        distinct=distinct(now["texts"]),
-    )
-
-
-def samples_of(name: str, measured: Record, shown: int) -> list[dict[str, Any]]:
-    """The first answers, for people to read; with what gold and proxy say of each."""
-    columns = {"prompt": measured["prompts"], "text": measured["texts"], "proxy": measured["judges"][0]}
-    columns |= {"gold": measured["gold"]} if measured["gold"] else {}
-    return [
-        {"policy": name, **{key: values[i] for key, values in columns.items()}}
-        for i in range(min(shown, len(measured["texts"])))
-    ]
+def about(config: Evaluate, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """How it was measured: what the judges are to the policies, and what the reader must be warned of."""
+    judges: list[str] = []
+    warnings: list[str] = []
+    if config.gold:
+        says, warning = of_gold(config.gold.name, config.policies)
+        judges.append(says)
+        warnings += [warning] if warning else []
+    if config.proxy:
+        judges.append(of_proxy([source.model_dump() for source in config.proxy], config.policies))
+    cut = [row["policy"] for row in rows if row["final"] and row["ended"] < 0.5]
+    if cut:
+        warnings.append(
+            f"most answers of {joined(cut)} were cut at max_tokens: {config.max_tokens}; raise it, or look whether the "
+            "training answers end: what is cut is neither judged nor measured whole"
+        )
+    return {"temperature": config.temperature, "judges": judges, "warnings": warnings}
