@@ -36,6 +36,7 @@ from pydantic import BaseModel, ValidationError
 from clew import __version__
 from clew.durable import broken, fsync, read_lines, read_rows, seal, write_durably
 from clew.failure import Failure, check_space, is_out_of_memory, memory_for
+from clew.outcome import ending
 from clew.track import Tracker
 
 STEP_DIGITS = 6
@@ -244,6 +245,9 @@ class Run:
                 fsync(path)
         shutil.rmtree(self.folder / "journal", ignore_errors=True)
         self._set_info(state="finished", ledger=dict(self.ledger))
+        for line in ending(self.folder):
+            for tracker in self.trackers:
+                tracker.note(line)
 
     def _log(self, step: Step) -> None:
         self.append("metrics.jsonl", [{"step": step.number, **step.metrics}])
