@@ -1,5 +1,6 @@
 """`clew data`: look at a file before training on it, and keep what is well-formed."""
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +14,7 @@ from clew.cli_options import Columns, named
 from clew.config import ConfigError
 from clew.data import check, wellformed
 from clew.data.example import best_alone
+from clew.starter import read_tokenizer
 
 AROUND = 24
 """Tokens shown on either side of the border between prompt and answer."""
@@ -37,7 +39,7 @@ def check_file(
 ) -> None:
     """Say what a file holds, which methods can use it, and what is wrong with it.
 
-    Exits 1 when a row is wrong or the method asked for cannot use the file.
+    Exits 1 when a row is wrong, the method asked for cannot use the file, or the model's tokenizer no row of it.
     """
     if method is not None and method not in check.USES:
         raise ConfigError(f"no method {method!r} (methods: {', '.join(check.USES)})")
@@ -50,18 +52,20 @@ def check_file(
     _table(screen, "usable for", {f"{m}  [dim]needs {check.USES[m][0]}[/dim]": str(n) for m, n in ways.items() if n})
     odd = {name: [found.numbers[i] for i in places] for name, places in check.problems(found.examples).items()}
     odd |= {"rows without an example (nobody has answered)": found.silent} if found.silent else {}
+    odd |= found.lacking
     _table(screen, "worth a look", {name: _rows(numbers) for name, numbers in odd.items()})
     if heldout is not None:
         shared = check.leaks(found.examples, check.survey(heldout, named(columns)).examples)
         screen.print(f"{shared:7} prompts of {heldout} are training prompts too")
     _refused(screen, found)
     fitting = check.fitting(found.examples, method) if method else list(range(len(found.examples)))
+    usable = bool(fitting)
     if model is not None and fitting:
         encoding = {"template": template, "max_length": max_length, "truncation": truncation}
-        _tokens(screen, found, fitting, model, encoding, method)
+        usable = _tokens(screen, found, fitting, model, encoding, method)
     if convert is not None:
         screen.print(f"{check.convert((found.examples[i] for i in fitting), convert):7} rows written to {convert}")
-    raise typer.Exit(1 if found.refused or not fitting else 0)
+    raise typer.Exit(0 if usable and not found.refused else 1)
 
 
 @app.command("filter")
@@ -91,10 +95,15 @@ def filter_file(
 
 
 def _refused(screen: Console, found: check.Survey) -> None:
-    for says in found.refused[: check.SHOWN]:
-        screen.print(f"[red]wrong[/red]  {escape(says)}", soft_wrap=True)
-    if len(found.refused) > check.SHOWN:
-        screen.print(f"       … and {len(found.refused) - check.SHOWN} rows more")
+    """What is wrong with rows, once where it is the same."""
+    alike: dict[str, list[int]] = {}
+    for number, says in found.refused:
+        alike.setdefault(says, []).append(number)
+    for says, numbers in list(alike.items())[: check.SHOWN]:
+        which = f"{len(numbers)} rows, " if len(numbers) > check.SHOWN else ""
+        screen.print(f"[red]wrong[/red]  {which}{check.rows_named(numbers)}: {escape(says)}", soft_wrap=True)
+    left = sum(len(numbers) for numbers in list(alike.values())[check.SHOWN :])
+    screen.print(f"       … and {left} rows more" if left else "", end="\n" if left else "")
 
 
 UNKNOWN = "columns that clew does not know; --column says what they are"
@@ -112,9 +121,8 @@ def _tokens(
     model: str,
     encoding: dict[str, object],
     method: str | None,
-) -> None:
-    """What a method would see: the first rows token by token, and what happens to all of them."""
-    from transformers import AutoTokenizer
+) -> bool:
+    """What a method would see: the first rows token by token, and what happens to all of them. Whether any is left."""
     from transformers.utils import logging
 
     from clew.config import build
@@ -122,33 +130,48 @@ def _tokens(
     from clew.data.look import look
 
     logging.set_verbosity_error()  # rows that are too long are counted here
-    codec = Codec(AutoTokenizer.from_pretrained(model), build(Encoding, encoding, "options"))
+    codec = Codec(read_tokenizer(model), build(Encoding, encoding, "options"))
     examples = [found.examples[i] for i in places]
     if method == "sft":
         examples = [best_alone(e) for e in examples]
     seen = look(examples, codec, prompts_only=method == "rl")
+    plain = screen.color_system is None
     for row in seen.rows[: check.SHOWN]:
-        screen.print(_line([str(codec.tokenizer.convert_ids_to_tokens(token)) for token in row.tokens], row.mask))
-    screen.print("\n[green]learnt[/green] [dim]read only[/dim]")
+        names = [str(codec.tokenizer.convert_ids_to_tokens(token)) for token in row.tokens]
+        screen.print(_line(names, row.mask, bracketed=plain))
+    if seen.rows:
+        screen.print("\n\\[[ learnt ]] read only" if plain else "\n[green]learnt[/green] [dim]read only[/dim]")
     _table(screen, "after encoding", {name: str(count) for name, count in codec.counts.items() if count})
     _table(
-        screen, "wrong or cut", {name: _rows([found.numbers[places[i]] for i in at]) for name, at in seen.odd.items()}
+        screen,
+        "wrong or cut",
+        {escape(_as_option(says)): _rows([found.numbers[places[i]] for i in at]) for says, at in seen.odd.items()},
     )
     if seen.rows:
         ordered = sorted(len(row.tokens) for row in seen.rows)
         half, most = ordered[len(ordered) // 2], ordered[-1]
         screen.print(f"tokens a row: median {half}, 95 % below {ordered[int(0.95 * len(ordered))]}, longest {most}")
+    return bool(seen.rows)
 
 
-def _line(names: list[str], learnt: list[bool]) -> Text:
-    """A row's tokens around the border of prompt and answer, and its end."""
+def _as_option(says: str) -> str:
+    """What an error says of a YAML key, of the option of this command."""
+    return re.sub(r"set encoding\.template to|set encoding\.template\b(?!_)", "try --template", says)
+
+
+def _line(names: list[str], learnt: list[bool], *, bracketed: bool) -> Text:
+    """A row's tokens around the border of prompt and answer, and its end; in brackets what is not in colour."""
     first, last = learnt.index(True) if any(learnt) else len(names), len(names)
     parts = [(max(first - AROUND, 0), min(first + AROUND, last)), (max(first + AROUND, last - AROUND // 4), last)]
+    shown = {i for part in parts for i in range(*part)}
     line = Text("… " if parts[0][0] else "", style="dim")
     for number, (start, end) in enumerate(parts):
         line.append("… " if number and parts[0][1] < start < end else "", style="dim")
         for i in range(start, end):
-            line.append(f"{names[i]} ", style="green" if learnt[i] else "dim")
+            inside = {j for j in (i - 1, i + 1) if j in shown and learnt[j]}
+            before = "[[ " if bracketed and learnt[i] and i - 1 not in inside else ""
+            after = "]] " if bracketed and learnt[i] and i + 1 not in inside else ""
+            line.append(f"{before}{names[i]} {after}", style="green" if learnt[i] else "dim")
     return line
 
 

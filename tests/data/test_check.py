@@ -7,8 +7,11 @@ import pytest
 from typer.testing import CliRunner
 
 from clew.cli import app
+from clew.config import ConfigError
 from clew.data.check import as_row, convert, fitting, leaks, problems, survey, usable
 from clew.data.formats import parse_row
+from clew.data.guess import guessed
+from clew.starter import read_tokenizer
 
 ROWS = [
     {"prompt": "a", "chosen": "x", "rejected": "y"},
@@ -59,7 +62,8 @@ def test_wrong_rows_are_told_and_the_rest_is_read(tmp_path):
     )
     found = survey(str(tmp_path / "x.jsonl"))
     assert (found.rows, len(found.examples), len(found.refused)) == (3, 1, 2)
-    assert found.refused[0].startswith("row 1: column 'completion' needs text")
+    assert found.refused[0][0] == 1
+    assert found.refused[0][1].startswith("column 'completion' needs text")
     assert found.formats["unknown"] == 1
 
 
@@ -153,7 +157,7 @@ def test_stop_tokens_that_are_not_learnt_are_counted_with_their_rows(tmp_path, w
     whole = {"prompt": PROMPT, "completion": " good ."}
     _, told = checked(tmp_path, [whole, {**whole, "cut": [0]}], "--model", world_model)
     assert line_of(told, "a stop token that is not learnt").endswith(" 1 row 2")
-    assert len([line for line in told.splitlines() if line.endswith(" </s> ")]) == 1
+    assert len([line for line in told.splitlines() if line.endswith(" </s> ]] ")]) == 1
 
 
 def test_what_is_cut_by_length_is_counted_with_its_rows(tmp_path, world_model):
@@ -166,14 +170,18 @@ def test_what_is_cut_by_length_is_counted_with_its_rows(tmp_path, world_model):
     assert line_of(told, "a stop token that is not learnt").endswith(" 1 row 2")
 
 
-def test_five_rows_are_shown_and_learnt_tokens_are_coloured(file, world_model):
+def test_five_rows_are_shown_and_learnt_tokens_are_coloured_or_bracketed(file, world_model):
     from rich.text import Span
 
     from clew.cli_data import _line
 
-    assert _line(["a", "b"], [False, True]).spans == [Span(0, 2, "dim"), Span(2, 4, "green")]
+    assert _line(["a", "b"], [False, True], bracketed=False).spans == [Span(0, 2, "dim"), Span(2, 4, "green")]
+    assert _line(list("abcd"), [False, True, True, False], bracketed=True).plain == "a [[ b c ]] d "
+    long = _line(["x"] * 100, [False] * 10 + [True] * 90, bracketed=True).plain
+    assert long == "x " * 10 + "[[ " + "x " * 24 + "]] … [[ " + "x " * 6 + "]] "
     told = CliRunner().invoke(app, ["data", "check", str(file), "--for", "dpo", "--model", world_model])
-    assert len([line for line in told.output.splitlines() if line.endswith(" </s> ")]) == 5
+    assert len([line for line in told.output.splitlines() if line.endswith(" </s> ]] ")]) == 5
+    assert "[[ learnt ]] read only\n" in told.output
 
 
 def test_prompts_are_shown_as_sampling_sees_them(tmp_path, world_model):
@@ -208,9 +216,75 @@ def test_columns_of_other_names_are_told(tmp_path):
     status, told = checked(tmp_path, [{"q": "How?", "a": "So."}], "--column", "prompt=q", "--column", "completion=a")
     assert status == 0
     assert "demonstration" in told
-    status, told = checked(tmp_path, [{"q": "How?", "a": "So."}])
+    status, told = checked(tmp_path, [{"q": "How?", "a": "So."}] * 7)
     assert status == 1
     assert "--column says what they are" in told
+    assert line_of(told, "wrong").endswith(
+        "wrong 7 rows, row 1, 2, 3, 4, 5, …: columns ['a', 'q'] are of no known format; "
+        "try --column prompt=q --column completion=a (in YAML columns: {prompt: q, completion: a})"
+    )
+
+
+@pytest.mark.parametrize(
+    ("columns", "expected"),
+    [
+        ("question good_answer bad_answer id", {"prompt": "question", "chosen": "good_answer", "rejected": "bad_answer"}),
+        ("promt Response", {"prompt": "promt", "completion": "Response"}),
+        ("question question_id", {"prompt": "question"}),
+        ("content title", {"text": "content"}),
+        ("prompt answer_a answer_b", {"prompt": "prompt"}),
+        ("foo bar", {}),
+    ],
+)  # fmt: skip
+def test_what_columns_may_be_is_guessed(columns, expected):
+    assert guessed(columns.split()) == expected
+
+
+def test_a_column_that_clew_does_not_know_is_no_name_for_one(tmp_path):
+    status, _ = checked(tmp_path, [{"q": "How?"}], "--column", "promt=q")
+    assert status == 1
+    with pytest.raises(ConfigError, match="promt=q: clew knows no column 'promt'; did you mean prompt=q?"):
+        survey(str(tmp_path / "x.jsonl"), {"promt": "q"})
+
+
+def test_rows_that_an_empty_column_makes_less_are_counted(tmp_path):
+    whole = {"prompt": "q ", "chosen": "a", "rejected": "b"}
+    rows = [whole, {**whole, "rejected": None}, {"prompt": "q ", "completion": None}, {**whole, "completion": None}]
+    rows += [{**whole, "completion": "a", "chosen": None, "rejected": None}]  # a table of two formats
+    status, told = checked(tmp_path, rows)
+    assert status == 0
+    assert line_of(told, "rows with no rejected, read as prompt").endswith(" 1 row 2")
+    assert line_of(told, "rows with no completion, read as prompt").endswith(" 1 row 3")
+    assert told.count("rows with no") == 2
+
+
+CHAT = {"chosen": [{"role": "assistant", "content": "a"}], "rejected": [{"role": "assistant", "content": "b"}]}
+
+
+def test_rows_of_which_none_can_be_encoded_are_a_failure(tmp_path, world_model):
+    chat = {"prompt": [{"role": "user", "content": "q"}], **CHAT}
+    status, told = checked(tmp_path, [chat] * 3, "--for", "dpo", "--model", world_model)
+    assert status == 1
+    assert "has no chat template; try --template transcript, chatml or a Jinja file " in told
+    status, told = checked(tmp_path, [chat] * 3, "--for", "dpo", "--model", world_model, "--template", "transcript")
+    assert status == 0
+
+
+def test_marks_that_are_spelt_in_letters_are_remarked(tmp_path, shared_data):
+    row = {"messages": [{"role": "user", "content": "q"}, *CHAT["chosen"]]}
+    options = ("--model", str(shared_data / "stories260k/hf"), "--template")
+    _, told = checked(tmp_path, [row], *options, "chatml")
+    assert line_of(told, "tokens for a mark of the template").endswith("; transcript is cheaper 10")
+    _, told = checked(tmp_path, [row], *options, "transcript")
+    assert "tokens for a mark of the template" not in told
+
+
+@pytest.mark.parametrize("model", ["empty", "./nowhere"])
+def test_a_folder_without_a_tokenizer_is_named(model, tmp_path, monkeypatch):
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=f"{model}: no tokenizer there; expected a Hugging Face folder or a hub name"):
+        read_tokenizer(model)
 
 
 def test_what_a_message_carries_besides_words_is_converted_too(tmp_path):

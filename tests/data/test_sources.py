@@ -78,7 +78,10 @@ def test_labels_margins_weights_and_other_columns_are_kept():
 @pytest.mark.parametrize(
     ("row", "says"),
     [
-        ({"question": "Q"}, r"row 7: columns \['question'\] are of no known format; expected one of: .*prompt"),
+        (
+            {"question": "Q"},
+            r"row 7: columns \['question'\] are of no known format; try --column prompt=question \(in YAML",
+        ),
         ({"prompt": 3}, "column 'prompt' needs text or a list of messages; got 3"),
         ({"prompt": [{"from": "human", "value": "x"}]}, "column 'prompt' has a message .*expected role in"),
         ({"prompt": "Q", "completion": "A", "label": "good"}, "column 'label' needs a finite number; got 'good'"),

@@ -4,12 +4,14 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from clew.data.example import Example, NotText, is_glued, joined
-from clew.data.formats import format_of, parse_row
+from clew.config import ConfigError
+from clew.data.example import Example, NotText, Row, is_glued, joined
+from clew.data.formats import FORMATS, Format, format_of, parse_row
 from clew.data.sources import read_rows
 from clew.types import Text, as_column, as_string
 
@@ -29,8 +31,10 @@ class Survey:
     """The row that each example comes from."""
     silent: list[int] = field(default_factory=list[int])
     """Rows that hold no example: exports that nobody has answered, trees without rankings."""
-    refused: list[str] = field(default_factory=list[str])
-    """What is wrong with rows that could not be read, each naming its row."""
+    lacking: dict[str, list[int]] = field(default_factory=dict[str, list[int]])
+    """Rows that an empty column made less than the others -> which."""
+    refused: list[tuple[int, str]] = field(default_factory=list[tuple[int, str]])
+    """Rows that could not be read, and what is wrong with each."""
 
 
 def survey(path: str, columns: Mapping[str, str] | None = None, *, join: str = "") -> Survey:
@@ -38,6 +42,7 @@ def survey(path: str, columns: Mapping[str, str] | None = None, *, join: str = "
 
     Raises ValueError or FileNotFoundError when it cannot be read as a file of rows.
     """
+    _check_names(columns or {})
     found = Survey()
     for number, row in enumerate(read_rows(path, columns), 1):
         found.rows += 1
@@ -47,16 +52,39 @@ def survey(path: str, columns: Mapping[str, str] | None = None, *, join: str = "
         try:
             examples = parse_row(row, f"row {number}")
         except NotText as error:
-            found.refused.append(f"known, and not for training: {error}")
+            found.refused.append((number, f"known, and not for training: {error}".replace(f"row {number}: ", "")))
         except ValueError as error:
-            found.refused.append(str(error))
+            found.refused.append((number, str(error).removeprefix(f"row {number}: ")))
         else:
             found.examples += [joined(e, join) for e in examples]
             found.numbers += [number] * len(examples)
             found.silent += [] if examples else [number]
+            if form and (lacks := _lacks(row, form, examples)):
+                found.lacking.setdefault(f"rows with no {lacks}, read as {form.name}", []).append(number)
     if not found.rows:
         raise ValueError(f"{path} has no rows")
     return found
+
+
+def _lacks(row: Row, form: Format, examples: Sequence[Example]) -> str:
+    """Answers that are null where the row has their columns, so that it is read as less than its columns say."""
+    meant = format_of(dict.fromkeys(row, True))
+    answers = [] if meant is None else [c for c in meant.columns if c in ANSWERS]
+    empty = [c for c in answers if row.get(c) is None]
+    is_less = len(empty) < len(answers) or not any(e.answers for e in examples)
+    return " and ".join(empty) if meant is not form and is_less else ""
+
+
+ANSWERS = ("chosen", "rejected", "completion", "completions", "output", "answer", "messages")
+
+
+def _check_names(columns: Mapping[str, str]) -> None:
+    known = sorted({c for f in FORMATS for c in (*f.columns, *f.optional) if c[0] != "*"} | {"weight", "cut", "tools"})
+    for ours, theirs in columns.items():
+        if ours not in known:
+            near = get_close_matches(ours, known, n=1)
+            meant = f"did you mean {near[0]}={theirs}?" if near else f"there are {', '.join(known)}"
+            raise ConfigError(f"{ours}={theirs}: clew knows no column {ours!r}; {meant}")
 
 
 def problems(examples: Sequence[Example]) -> dict[str, list[int]]:

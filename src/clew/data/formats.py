@@ -11,6 +11,7 @@ from typing import cast
 from clew.data import exports, foreign
 from clew.data.columns import as_text, cut_places, entries, number, string
 from clew.data.example import Example, Row, in_steps, prompt_id, ranked
+from clew.data.guess import advice
 from clew.data.messages import as_tools
 from clew.types import Message, Role, Text
 
@@ -50,8 +51,8 @@ def parse_row(row: Row, where: str) -> list[Example]:
     """
     form = format_of(row)
     if form is None:
-        known = "; ".join(" + ".join(f.columns) for f in FORMATS)
-        raise ValueError(f"{where}: columns {sorted(row)} are of no known format; expected one of: {known}")
+        known = advice([c for c in row if row[c] is not None], [f.columns for f in FORMATS])
+        raise ValueError(f"{where}: columns {sorted(row)} are of no known format; {known}")
     found = form.parse(row, where)
     used = {*form.columns, *form.optional, "weight", "cut"}
     info = {k: v for k, v in row.items() if k not in used}

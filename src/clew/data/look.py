@@ -55,4 +55,4 @@ def _reason(error: ValueError, codec: Codec) -> str:
     if "twice in a row" in says:
         is_bos = f"token {codec.tokenizer.bos_token_id} stands" in says
         return f"rows with an adjacent repeated {'BOS' if is_bos else 'stop token'} (text and tokenizer both bring it)"
-    return says.partition(": ")[2][:120] if says.startswith("row ") else says[:120]
+    return says.partition(": ")[2] if says.startswith("row ") else says

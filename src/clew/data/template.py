@@ -32,6 +32,9 @@ TEMPLATES = {
 """For tokenizers that bring none: HH's transcript, where every answer ends with EOS, and ChatML."""
 
 
+SPELT = "tokens for a mark of the template, which this tokenizer does not have; transcript is cheaper"
+
+
 class Reply(NamedTuple):
     """A turn of the assistant as text.
 
@@ -52,6 +55,10 @@ class Template:
             tokenizer.chat_template = TEMPLATES.get(name) or Path(name).read_text(encoding="utf-8")
         self.options = dict(options)
         self.counts: Counter[str] = Counter()
+        marks = set(re.findall(r"<\|\w+\|>", str(tokenizer.chat_template))) if name is not None else set[str]()
+        spelt = max((len(tokenizer(mark, add_special_tokens=False).input_ids) for mark in marks), default=1)
+        if spelt > 1:
+            self.counts[SPELT] = spelt
         self._tokenizer = tokenizer
         others = [tokenizer.bos_token_id, tokenizer.unk_token_id, tokenizer.pad_token_id]
         added = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
