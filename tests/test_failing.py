@@ -27,6 +27,7 @@ from clew.models.device import pick_device
 from clew.runs import NoState, Run
 from clew.types import Prompt, Rollout, Sampling
 from tests.recipes.conftest import configured, metrics, run_recipe, world, write  # noqa: F401 (a fixture)
+from tests.recipes.test_resume import evaluation
 
 PETABYTE = 1 << 50
 
@@ -114,9 +115,26 @@ def test_a_gpu_that_is_too_small_is_said():
         torch.empty(PETABYTE, dtype=torch.uint8, device="cuda")
 
 
-def test_other_errors_are_left_as_they_are(tmp_path):
-    with pytest.raises(RuntimeError, match="^shapes differ$"), Run(Options(), tmp_path, "toy"):
-        raise RuntimeError("shapes differ")
+@pytest.mark.parametrize(
+    "says",
+    [
+        "MPS backend out of memory (MPS allocated: 16.97 GB, max allowed: 18.13 GB). Tried to allocate 1.19 GB",
+        "CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported at some other API call",
+        "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "[enforce fail at alloc_cpu.cpp:80] data. DefaultCPUAllocator: not enough memory: you tried to allocate 8 bytes.",
+    ],
+)
+def test_what_torch_says_elsewhere_is_understood(says):
+    with pytest.raises(OutOfMemory, match="^out of memory while sampling"), memory_for("sampling", advice="lower"):
+        raise RuntimeError(says)
+
+
+@pytest.mark.parametrize(
+    "says", ["shapes differ", "reward judge raised HTTPError: 500 from the judge's server: CUDA out of memory"]
+)
+def test_other_errors_are_left_as_they_are(says, tmp_path):
+    with pytest.raises(RuntimeError, match=f"^{says}$"), Run(Options(), tmp_path, "toy"):
+        raise RuntimeError(says)
 
 
 def test_after_a_memory_setting_is_lowered_the_run_goes_on(world, tmp_path, monkeypatch):  # noqa: F811
@@ -171,7 +189,7 @@ def test_a_reward_that_hangs_is_left_with_its_stacks(function, tmp_path):
     assert time.monotonic() - began < 10
     stacks = (tmp_path / "hangs.txt").read_text()
     assert "asked about 4 completions" in stacks
-    assert ("in sleeps\n" if function is sleeps else "run_forever") in stacks
+    assert f"in {function.__name__}\n" in stacks
 
 
 def test_a_recipe_whose_reward_hangs_stops(world, tmp_path):  # noqa: F811
@@ -194,6 +212,32 @@ def test_a_function_that_keeps_the_interpreter_to_itself_ends_the_process_with_i
     assert "in power" in ended.stderr
 
 
+ENDS = {
+    "threads": "ThreadPoolExecutor().submit(time.sleep, 60).result()",
+    "processes": "ProcessPoolExecutor(mp_context=get_context('fork')).submit(time.sleep, 60).result()",
+    "threads of asyncio": "asyncio.to_thread(time.sleep, 60)",
+}
+
+
+@pytest.mark.parametrize("judged", ENDS.values(), ids=ENDS)
+def test_a_command_ends_although_the_reward_left_something_that_hangs(judged):
+    script = (
+        "import asyncio, sys, time\n"
+        "from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor\n"
+        "from multiprocessing import get_context\n"
+        "from clew import cli\n"
+        "from clew.judges.call import call_within\n"
+        "def judge():\n"
+        "    print('asked', end='')\n"
+        f"    return {judged}\n"
+        "cli.app = lambda: call_within(0.5, judge, 'reward judge')\n"
+        "cli.main()\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=20)
+    assert (ended.returncode, ended.stdout) == (2, "asked")
+    assert ended.stderr.startswith("clew: reward judge has not returned after 0.5 s; mend it")
+
+
 async def counts_later(prompts, completions, number):
     await asyncio.sleep(0)
     return number
@@ -201,6 +245,71 @@ async def counts_later(prompts, completions, number):
 
 def test_a_reward_may_be_async():
     assert [s.value for s in function_reward(counts_later)(rollouts())] == [0, 1, 2, 3]
+
+
+SLOTS = asyncio.Semaphore(1)
+
+
+async def asks_in_turn(prompts, completions):
+    async def ask(completion):
+        async with SLOTS:
+            await asyncio.sleep(0)
+            return len(completion)
+
+    return await asyncio.gather(*map(ask, completions))
+
+
+@pytest.mark.parametrize("timeout_s", [30.0, None])
+def test_an_async_reward_may_keep_its_client_from_call_to_call(timeout_s):
+    reward = function_reward(asks_in_turn, timeout_s)
+    for _ in range(3):
+        assert [s.value for s in reward(rollouts())] == [6.0] * 4
+
+
+def test_an_async_reward_that_hangs_is_cancelled():
+    cancelled = threading.Event()
+
+    async def waits(prompts, completions):
+        try:
+            await asyncio.sleep(60)
+        finally:
+            cancelled.set()
+
+    with pytest.raises(Hangs):
+        function_reward(waits, 0.2)(rollouts())
+    assert cancelled.wait(10)
+
+
+async def blocks(prompts, completions):
+    time.sleep(60)
+
+
+def test_an_async_reward_that_blocks_its_loop_does_not_block_the_next():
+    with pytest.raises(Hangs):
+        function_reward(blocks, 0.2)(rollouts())
+    assert [s.value for s in function_reward(counts_later, 10.0)(rollouts())] == [0, 1, 2, 3]
+
+
+def quits(prompts, completions):
+    sys.exit(0)
+
+
+async def quits_later(prompts, completions):
+    await asyncio.sleep(0)
+    sys.exit(0)
+
+
+async def quits_among_others(prompts, completions):
+    return await asyncio.gather(asyncio.sleep(1), quits_later(prompts, completions))
+
+
+@pytest.mark.parametrize("function", [quits, quits_later, quits_among_others])
+@pytest.mark.parametrize("timeout_s", [10.0, None])
+def test_a_reward_that_quits_is_an_error(function, timeout_s):
+    says = f"reward {function.__name__} raised SystemExit for 4 completions: 0"
+    with pytest.raises(RuntimeError, match=says):
+        function_reward(function, timeout_s)(rollouts())
+    assert [s.value for s in function_reward(counts_later, 10.0)(rollouts())] == [0, 1, 2, 3]
 
 
 def own_timeout(prompts, completions):
@@ -235,6 +344,16 @@ def test_rewards_that_fail_say_how(function, error, says):
 
 def test_without_a_time_limit_a_reward_runs_in_the_main_thread():
     assert [s.value for s in function_reward(takes_signals, None)(rollouts())] == [1.0] * 4
+
+
+@pytest.mark.parametrize("recipe", ["label", "evaluate"])
+def test_gold_has_a_time_limit_of_its_own(recipe, world, tmp_path):  # noqa: F811
+    values = configured(recipe, world) if recipe == "label" else evaluation(world)
+    values |= {"gold": f"{__name__}:takes_signals"}
+    with pytest.raises(RuntimeError, match="main thread.*set timeout_s: null"):
+        run_recipe(recipe, tmp_path / "run", values)
+    out = run_recipe(recipe, tmp_path / "run", values | {"timeout_s": None})
+    assert json.loads((out / "run.json").read_text())["state"] == "finished"
 
 
 def test_options_of_a_reward_keep_their_names():

@@ -15,6 +15,7 @@ from typing import ClassVar
 import pytest
 
 from clew.config import ConfigError, Training, build
+from clew.failure import Failure
 from clew.runs import NoState, Run, RunExists
 from clew.track import trackers
 
@@ -131,7 +132,7 @@ class Listener:
         self.heard.append((step, metrics["kl"]))
 
     def note(self, message):
-        pass
+        self.heard.append(message)
 
     def end(self):
         self.heard.append("end")
@@ -142,6 +143,28 @@ def test_a_users_own_tracker_hears_everything(tmp_path):
     assert Listener.heard == [
         ("run", 0, True), ("run", STEPS, 0), *((i, float(i)) for i in range(STEPS)), "end",
     ]  # fmt: skip
+
+
+class Broken(Listener):
+    def end(self):
+        raise ConnectionError("the tracker's server is gone")
+
+
+def test_a_tracker_that_cannot_end_hides_nothing(tmp_path, monkeypatch):
+    Listener.heard.clear()
+    monkeypatch.setattr(NoState, "save", not_finite)
+    settings = config(tmp_path / "run", *(f"{__name__}:{name}" for name in ("Listener", "Broken", "Listener")))
+    with pytest.raises(Failure, match="^the loss is not finite. See .*rows.txt$"):
+        train(settings)
+    assert (tmp_path / "run" / "rows.txt").read_text() == "the rows"
+    assert Listener.heard.count("end") == 2
+    says = "tracker Broken could not end: ConnectionError: the tracker's server is gone"
+    assert says in (tmp_path / "run" / "notes.jsonl").read_text()
+    assert says in Listener.heard
+
+
+def not_finite(*_):
+    raise Failure("the loss is not finite", {"rows.txt": "the rows"})
 
 
 def test_trackers_that_cannot_be_had_are_named(tmp_path, monkeypatch):

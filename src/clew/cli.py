@@ -2,16 +2,20 @@
 
 import errno
 import json
+import logging
+import multiprocessing
 import os
 import shlex
 import sys
+import traceback
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
 from clew import __version__, cli_data, cli_models, cli_runs, cli_start, listing, pipeline
 from clew.config import load
+from clew.judges.call import Hangs
 
 app = typer.Typer(
     add_completion=False,
@@ -147,12 +151,29 @@ def main() -> None:
         if stop.code == INTERRUPTED:
             typer.echo(f"stopped; the same command goes on from there: {shlex.join(['clew', *sys.argv[1:]])}", err=True)
         raise
+    except Hangs as error:
+        if "--debug" in sys.argv:
+            traceback.print_exc()
+        typer.echo(f"clew: {error}", err=True)
+        _leave(2)
     except Exception as error:
         ours = type(error).__module__.startswith(("clew.", "safetensors"))
         if "--debug" in sys.argv or not (ours or isinstance(error, (ValueError, OSError, ImportError))):
             raise
         typer.echo(f"clew: {error}{_advice(error)}", err=True)
         sys.exit(2)
+
+
+def _leave(code: int) -> NoReturn:
+    """End without waiting for what hangs; the run has ended its trackers, and everything else is written at once."""
+    try:
+        for child in multiprocessing.active_children():
+            child.kill()
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+    finally:
+        os._exit(code)
 
 
 def _advice(error: Exception) -> str:

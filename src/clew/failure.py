@@ -35,14 +35,19 @@ class NoSpace(Failure):
     """The disk is too small for what the run will write."""
 
 
-OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "CUBLAS_STATUS_ALLOC_FAILED")
-"""What PyTorch says on CUDA, MPS and Linux, on Windows, and in cuBLAS: it has an exception type for CUDA alone."""
+OUT_OF_MEMORY = re.compile(
+    r"(CUDA|HIP|XPU|MPS backend) out of memory"
+    r"|(CUDA|HIP)( driver)? error: (out of memory|\w+_STATUS_ALLOC_FAILED)"
+    r"|\[enforce fail at .*DefaultCPUAllocator: (can't allocate|not enough) memory"
+)
+"""How PyTorch's own errors begin, which mostly have no type of their own; a reward may quote a server that says so."""
 
 
 def is_out_of_memory(error: BaseException | None) -> bool:
-    return isinstance(error, MemoryError) or (
-        isinstance(error, RuntimeError) and any(says in str(error) for says in OUT_OF_MEMORY)
-    )
+    """Of this process: Python or PyTorch said so itself."""
+    if isinstance(error, RuntimeError):
+        return type(error).__name__ == "OutOfMemoryError" or OUT_OF_MEMORY.match(str(error)) is not None
+    return isinstance(error, MemoryError)
 
 
 @contextmanager

@@ -1,12 +1,12 @@
 """Labels: sample answers, make tasks of them, let raters judge, keep everything in the store, export for training."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field
 
-from clew.config import Choice, Config, Training, import_function
+from clew.config import Choice, Config, ModelName, Training, bound_to
 from clew.data.chat import Codec, Encoding
 from clew.data.sources import Source, load_examples, without_repeats
 from clew.engines.local import LocalEngine
@@ -14,7 +14,7 @@ from clew.feedback.export import EXPORTS, write_rows
 from clew.feedback.raters import RATERS, SimulatedRater
 from clew.feedback.records import Feedback, Item, Task
 from clew.feedback.store import Store
-from clew.judges.score import function_reward
+from clew.judges.score import TIMEOUT_S, chosen_reward
 from clew.models.load import load_policy
 from clew.runs import NoState, Run
 from clew.track import trackers
@@ -34,28 +34,30 @@ class SamplingConfig(Config):
 class Crowd(Config):
     """How many raters of one kind."""
 
-    rater: Choice
+    rater: Annotated[Choice, bound_to(RATERS)]
     """honest, lazy, left_biased, length_biased, troll, with options; or `module:function` giving a SimulatedRater."""
-    num: int = 1
+    num: int = Field(default=1, ge=1)
 
 
 class Label(Training):
-    model: str
+    model: ModelName
     data: Source
     """Prompts."""
     encoding: Encoding = Encoding()
     sampling: SamplingConfig = SamplingConfig()
-    answers: int = 2
+    answers: int = Field(default=2, ge=1)
     """Different answers a prompt; a task shows two of them, or all for a ranking."""
     kind: Literal["comparison", "ranking", "rating", "thumb"] = "comparison"
-    raters: tuple[Crowd, ...]
-    overlap: int = 1
+    raters: tuple[Crowd, ...] = Field(min_length=1)
+    overlap: int = Field(default=1, ge=1)
     """Raters a task."""
     gold: Choice
     """`module:function`, the reward that simulated raters see through their weaknesses."""
-    batch: int = 64
+    timeout_s: float | None = Field(default=TIMEOUT_S, gt=0)
+    """For one call of gold, as of a reward."""
+    batch: int = Field(default=64, ge=1)
     """Prompts sampled at once."""
-    slots: int = 64
+    slots: int = Field(default=64, ge=1)
 
 
 def run(config: Label) -> None:
@@ -67,7 +69,7 @@ def run(config: Label) -> None:
         examples = without_repeats(load_examples(config.data))
         prompts = codec.prompts(examples, config.sampling.max_tokens)
         asked = {e.id: e.prompt for e in examples}
-        gold = function_reward(import_function(config.gold.name), **config.gold.options)
+        gold = chosen_reward(config.gold, config.timeout_s)
         store = Store.open(run.folder / "feedback.sqlite")
         collect(LocalEngine(policy, slots=config.slots), prompts, asked, make_raters(config), gold, store, config, run)
         for name, export in EXPORTS.items():
