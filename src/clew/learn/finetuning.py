@@ -44,7 +44,7 @@ class HeldOut(FineTuning):
             return values
         if data.get("part") != "train":
             raise ValueError("heldout without a path is the other side of the data's split: set data.part: train")
-        same = {name: data[name] for name in ("path", "columns", "heldout") if name in data}
+        same = {name: value for name, value in data.items() if name not in ("fold", "folds", "limit")}
         return {**values, "heldout": {**same, "part": "heldout", **held}}
 
     @model_validator(mode="after")

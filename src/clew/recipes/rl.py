@@ -2,20 +2,21 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from clew.batch import Averaging, Batch, Metric, Model, Objective, Outputs, Term, mean_of, token_weights
-from clew.config import Choice, Config, ConfigError, option
+from clew.config import Choice, Config, ModelName, bound_to, option
 from clew.data.chat import Codec, Encoded, Encoding
 from clew.data.collate import collate
 from clew.data.sources import Source, load_examples, step_indices
 from clew.engines.local import LocalEngine
 from clew.experience import Shaping, experience, minibatches, sample_of, sampled
-from clew.judges.score import RewardSource, make_reward
+from clew.judges.score import Sources, make_reward
 from clew.learn.checkpoint import TrainState
 from clew.learn.finetuning import FineTuning, start_policy, start_scalar
-from clew.learn.invariants import check_rollouts
+from clew.learn.invariants import check_combination, check_rollouts
 from clew.learn.learner import Learner, Optimiser, Part
 from clew.losses.kl import KL_LOSSES, k3
 from clew.losses.token import POLICY_LOSSES, is_clipped, nll
@@ -29,10 +30,11 @@ from clew.types import Engine, Prompt, Reward, Sampling
 
 
 class Critic(Config):
-    model: str
+    model: ModelName
     """Folder to start from: the reward model, or a language model (new head)."""
     lora: LoRA | None = None
-    loss: Choice = Choice(name="clipped_squared")
+    loss: Annotated[Choice, bound_to(VALUE_LOSSES)] = Choice(name="clipped_squared")
+    """clipped_squared, squared."""
     learner: Optimiser = Optimiser(lr=1e-5, schedule="constant")
 
 
@@ -40,43 +42,42 @@ class PTX(Config):
     """PPO-ptx: next-token prediction on other text, so that RL does not cost what the model knew."""
 
     data: Source
-    coefficient: float = 1.0
-    batch: int = 8
+    coefficient: float = Field(default=1.0, ge=0)
+    batch: int = Field(default=8, ge=1)
 
 
 class RL(FineTuning, Shaping):
-    reference: str | None = None
+    reference: ModelName | None = None
     """The frozen reference: the model this run starts from when absent, else a folder or hub name."""
     data: Source
     """Prompts."""
     encoding: Encoding = Encoding()
-    max_tokens: int = 64
+    max_tokens: int = Field(default=64, ge=1)
     temperature: float = Field(default=1.0, gt=0)
     """Of sampling and of every log-probability. RL samples from the whole softmax: there is no top_k and no top_p."""
-    reward: tuple[RewardSource, ...]
-    steps: int = 100
-    prompts: int = 32
+    reward: Sources = Field(min_length=1)
+    """A list of summands: [{function: "rewards.py:tidy"}], or [{model: "@reward/model"}]."""
+    steps: int = Field(default=100, ge=1)
+    prompts: int = Field(default=32, ge=1)
     """Prompts a step."""
-    loss: Choice = Choice(name="clipped")
+    loss: Annotated[Choice, bound_to(POLICY_LOSSES)] = Choice(name="clipped")
+    """clipped, reinforce."""
     averaging: Averaging = "token"
-    epochs: int = 1
+    epochs: int = Field(default=1, ge=1)
     """Passes over a step's rollouts."""
-    minibatches: int = 1
+    minibatches: int = Field(default=1, ge=1)
     """Updates a pass."""
-    entropy: float = 0.0
+    entropy: float = Field(default=0.0, ge=0)
     """Coefficient of the entropy bonus."""
     critic: Critic | None = None
     ptx: PTX | None = None
     learner: Optimiser = Optimiser(lr=1e-6, schedule="constant")
-    slots: int = 64
+    slots: int = Field(default=64, ge=1)
     """Sequences sampled at once."""
+    _goes_together = model_validator(mode="after")(check_combination)
 
 
 def run(config: RL) -> None:
-    if (config.critic is None) == (config.advantages.name == "gae"):
-        raise ConfigError(f"advantages: {config.advantages.name} and critic: {config.critic} do not go together")
-    if config.ptx is not None and config.temperature != 1.0:
-        raise ConfigError(f"ptx keeps what the model knows at temperature 1; temperature is {config.temperature}")
     with Run(config, config.out, "rl", trackers(config)) as run:
         if run.is_finished:
             return
