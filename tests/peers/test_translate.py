@@ -278,7 +278,8 @@ def test_a_dataset_by_name_is_found_beside_the_configuration(tmp_path):
     ("values", "method", "says"),
     [
         (TRL, None, "does not say what it is for; --method is one of sft, dpo"),
-        (TRL, "ilql", "--method is one of"),
+        (TRL, "ilql", "--method 'ilql' is none of sft, dpo"),
+        (TRL, "dpoo", "--method 'dpoo' is none of sft, .*; did you mean 'dpo'?"),
         ({**TRL, "loss_type": "nca_pair"}, "dpo", "the loss 'nca_pair' has no counterpart"),
         ({**TRL, "loss_type": "cispo"}, "grpo", "loss_type 'cispo' has no counterpart"),
     ],
@@ -286,6 +287,35 @@ def test_a_dataset_by_name_is_found_beside_the_configuration(tmp_path):
 def test_what_cannot_be_translated_is_refused(values, method, says, tmp_path):
     with pytest.raises(ConfigError, match=says):
         translated(tmp_path, values, method)
+
+
+@pytest.mark.parametrize(
+    ("files", "data", "heldout"),
+    [
+        (None, "data.jsonl", None),
+        ("mine.jsonl", "mine.jsonl", None),
+        ({"train": ["a.jsonl"], "test": "b.jsonl"}, "a.jsonl", {"path": "b.jsonl"}),
+    ],
+)
+def test_a_kind_of_file_is_no_dataset(files, data, heldout, tmp_path):
+    values = {**TRL, "warmup_steps": 9, "dataset_name": "json", "data_files": files, "eval_strategy": "steps"}
+    _, ours, text = translated(tmp_path, values, "dpo")
+    assert (ours["data"], ours.get("heldout")) == ({"path": data}, heldout)
+    remarks = text.partition("# Not translated, or to be looked at:\n")[2].splitlines()
+    assert any("warmup_steps" in line for line in remarks)
+    if files is None:
+        assert remarks[:2] == [
+            "#   data: to be filled in, the file names none: data.path, and heldout.path if there is one",
+            "#   dataset_name ('json'): json is a kind of file, and no data_files name one",
+        ]
+    else:
+        assert "dataset_name" not in text
+
+
+def test_a_misspelt_option_is_told_the_one_that_was_meant(tmp_path):
+    _, _, text = translated(tmp_path, {**TRL, "max_gramd_norm": 0.5, "neftune_noise_alpha": 5}, "sft")
+    assert "#   max_gramd_norm (0.5): no counterpart; did you mean max_grad_norm?\n" in text
+    assert "#   neftune_noise_alpha (5): no counterpart\n" in text
 
 
 def test_no_option_is_in_two_tables():

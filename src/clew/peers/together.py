@@ -34,6 +34,10 @@ class Plan:
         return [self.all.get(name) for name in names]
 
 
+LOADERS = ("json", "csv", "parquet", "text", "arrow")
+"""What `datasets.load_dataset` reads files with, by the names it has for them."""
+
+
 def places(plan: Plan) -> None:
     plan.ours["out"] = "runs/imported"
 
@@ -138,16 +142,30 @@ def data(plan: Plan) -> None:
     named, folder = plan.take("dataset", "dataset_dir")
     several = [n.strip() for n in named.split(",")] if isinstance(named, str) else list(named or [])
     several = [_file(plan, n, folder or "data") for n in several]
-    several += [f"{name}:{split}" if split and split != "train" else name] if name else []
+    files, tests_file = _files(plan, name) if name in LOADERS else ([], None)
+    name = None if name in LOADERS else name
+    several += [*files, *([f"{name}:{split}" if split and split != "train" else name] if name else [])]
     several += [source["data_files"] if source.get("data_files") else source["path"] for source in sources or []]
     if not several:
-        plan.notes["data"] = "the file names no data; set data.path"
+        plan.notes["data"] = "to be filled in, the file names none: data.path, and heldout.path if there is one"
     elif len(several) > 1:
         plan.notes["dataset"] = (
             f"one path only; put the files into a folder and name that: {', '.join(map(str, several))}"
         )
     plan.ours["data.path"] = several[0] if several else "data.jsonl"
-    _held_out(plan, named=f"{name}:{tests or 'test'}" if name else None)
+    _held_out(plan, named=f"{name}:{tests or 'test'}" if name else tests_file)
+
+
+def _files(plan: Plan, kind: str) -> tuple[list[str], str | None]:
+    """Files to train on and the one to test on, where `dataset_name` is a kind of file and `data_files` names them."""
+    (named,) = plan.take("data_files")
+    by_split = named if isinstance(named, dict) else {"train": named}
+    train, test = (
+        [files] if isinstance(files, str) else list(files or [])
+        for files in (by_split.get("train"), by_split.get("test") or by_split.get("validation"))
+    )
+    plan.notes |= {} if train else {"dataset_name": f"{kind} is a kind of file, and no data_files name one"}
+    return train, test[0] if test else None
 
 
 def _held_out(plan: Plan, named: str | None) -> None:

@@ -5,6 +5,7 @@ Options that stand alone go through `aliases.ALIASES`, those that mean something
 """
 
 from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,14 @@ from clew.pipeline import recipe
 
 
 def translate(file: Path, method: str | None = None) -> tuple[str, str]:
-    """The recipe, and its YAML with comments. Raises ConfigError when the file does not say which method it is for."""
+    """The recipe, and its YAML with comments. Raises ConfigError when nothing says which method it is for."""
     theirs = {k: v for k, v in read_yaml(file).items() if v is not None}
     is_llama = "stage" in theirs or "finetuning_type" in theirs
     tool = "llamafactory" if is_llama else "trl"
+    if method is not None and method not in METHODS:
+        near = get_close_matches(method, METHODS, n=1)
+        meant = f"; did you mean {near[0]!r}?" if near else ""
+        raise ConfigError(f"--method {method!r} is none of {', '.join(METHODS)}{meant}")
     method = method or (STAGES.get(theirs.get("stage", "sft")) if is_llama else _guess(theirs))
     if method not in METHODS:
         raise ConfigError(f"{file} does not say what it is for; --method is one of {', '.join(METHODS)}")
@@ -63,9 +68,15 @@ def _alone(plan: Plan) -> None:
             if path:
                 plan.ours[path] = change(value)
             elif name in plan.theirs and name not in SAID:
-                plan.notes[name] = SETTLED.get(name, "no counterpart")
+                plan.notes[name] = SETTLED.get(name, f"no counterpart{_meant(name, plan)}")
         except (KeyError, ValueError, TypeError):
             plan.notes[name] = f"no counterpart for the value {value!r}"
+
+
+def _meant(name: str, plan: Plan) -> str:
+    known = {*ALIASES, *SETTLED, *SAID, *plan.done, *plan.all} - {*plan.theirs}
+    near = get_close_matches(name, known, n=1, cutoff=0.85)
+    return f"; did you mean {near[0]}?" if near else ""
 
 
 def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
@@ -112,6 +123,7 @@ def _written(plan: Plan, nested: Mapping[str, Any], file: Path) -> str:
 def _remarks(plan: Plan) -> Iterator[str]:
     if plan.notes:
         yield "# Not translated, or to be looked at:"
-    for name, why in plan.notes.items():
+    first = ("dataset", "dataset_name", "data")
+    for name, why in sorted(plan.notes.items(), key=lambda n: -first.index(n[0]) if n[0] in first else 1):
         given = f" ({plan.theirs[name]!r:.60})" if name in plan.theirs else ""
         yield f"#   {name}{given}: {why}"
