@@ -37,7 +37,7 @@ def test_of_models_from_elsewhere_nothing_is_claimed(tmp_path):
 
 def test_the_proxy_is_said_to_be_what_it_is_to_each_policy():
     judge = {"model": "judge/model", "function": None, "weight": 1.0}
-    says = "trained on the same labels as DPO, so no independent judge."
+    says = "no independent judge of DPO, whose labels it has seen."
     assert of_proxy([judge], {"DPO": "dpo/model"}) == f"Proxy is judge/model, {says}"
     both = of_proxy([judge], {"PPO": "ppo", "DPO": "dpo"})
     assert both == f"Proxy is judge/model, the reward that PPO learnt from, {says}"

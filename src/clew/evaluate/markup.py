@@ -21,6 +21,7 @@ details { margin: 10px 0 }
 summary { cursor: pointer; font-weight: 600 }
 pre { background: var(--wash); border: 1px solid var(--line); border-radius: 8px; padding: 12px 14px; overflow: auto }
 .soft { color: var(--soft) }
+.bounds { white-space: nowrap }
 .wide { overflow-x: auto }
 .badge { border-radius: 9px; padding: 0 9px; font-size: 12.5px; font-weight: 600; color: #fff; white-space: nowrap;
   background: var(--soft) }
@@ -50,7 +51,7 @@ def interval(found: Mapping[str, float] | None, *, signed: bool = False, percent
         return "–"
     scale, digits, sign = (100, 0, "") if percent else (1, 2, "+" if signed else "")
     value, low, high = (f"{found[k] * scale:{sign}z.{digits}f}" for k in ("value", "low", "high"))
-    return f"{value}{' %' if percent else ''} <span class=soft>[{low}, {high}]</span>"
+    return f"{value}{' %' if percent else ''} <span class='soft bounds'>[{low}, {high}]</span>"
 
 
 def badge(state: str) -> str:

@@ -32,7 +32,7 @@ def of_proxy(proxy: Sequence[Judge], policies: Mapping[str, str]) -> str:
     shared = [name for name, c in made.items() if name not in learnt and _labels(c) in labels - {None}]
     says = [f"Proxy is {' + '.join(_name(judge) for judge in proxy)}"]
     says += [f"the reward that {joined(learnt)} learnt from"] if learnt else []
-    says += [f"trained on the same labels as {joined(shared)}, so no independent judge"] if shared else []
+    says += [f"no independent judge of {joined(shared)}, whose labels it has seen"] if shared else []
     says += ["which none of these policies learnt from"] if all(made.values()) and not learnt and not shared else []
     return f"{', '.join(says)}."
 
