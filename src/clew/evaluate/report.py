@@ -73,7 +73,8 @@ def _evaluation(found: Mapping[str, Any]) -> list[str]:
         *found.get("judges", ()),
         "Brackets: 95 % bootstrap intervals over prompts; gain and wins are paired, prompt by prompt.",
     ]
-    body = ["<h2>What became better</h2>", '<div class="headline">', *lines, "</div>", _policies(final, judges)]
+    box = ['<div class="headline">', *lines, "</div>"] if lines else []
+    body = ["<h2>What became better</h2>", *box, _policies(final, judges)]
     body.append(f'<p class="soft">{escaped(" ".join(said))}</p>')
     if judges:
         body += ["<h2>Reward against KL</h2>", frontier(found["points"], judges)]
