@@ -138,13 +138,15 @@ def test_answers_that_run_into_their_prompt_are_joined_where_most_do(here):
     rows = [{**row, "chosen": row["chosen"].strip()} for row in FILES["pairs"]]
     (here / "glued.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     _, says = start("glued.jsonl", here / "out", None)
-    assert says.endswith("\n40 whose answer runs into the prompt: row 1, 2, 3, 4, 5, …")
+    assert says.endswith(
+        "\n40 whose answer runs into the prompt (run.yaml joins them with a blank): row 1, 2, 3, 4, 5, …"
+    )
     stages = {stage.name: stage.config.model_dump() for stage in pipeline.load(here / "out" / "run.yaml")[1]}
     assert {stages[name]["data"]["join"] for name in ("sft", "dpo", "judge")} == {" "}
     few = [*FILES["pairs"][2:], *rows[:2]]
     (here / "few.jsonl").write_text("".join(json.dumps(row) + "\n" for row in few))
     _, says = start("few.jsonl", here / "few", None)
-    assert says.endswith("\n2 whose answer runs into the prompt: row 39, 40")
+    assert says.endswith('\n2 whose answer runs into the prompt (see data.join: " "): row 39, 40')
     assert "join" not in (here / "few" / "run.yaml").read_text()
 
 

@@ -82,7 +82,7 @@ def start(file: str, out: Path, model: str | None, columns: Mapping[str, str] | 
     if kind == "prompts":
         (out / "rewards.py").write_text(_reward(examples), encoding="utf-8")
     (out / "run.yaml").write_text(_yaml(file, kind, shape, model or "gpt2", out, len(heldout)), encoding="utf-8")
-    return out / "run.yaml", _summary(found, kinds, kind, len(train), len(heldout))
+    return out / "run.yaml", _summary(found, kinds, kind, len(train), shape.join)
 
 
 def split(examples: Sequence[Example]) -> tuple[list[Example], list[Example]]:
@@ -150,16 +150,20 @@ def _rounded_up(lengths: Sequence[int], to: int) -> int:
     return math.ceil(sorted(lengths)[int(0.95 * (len(lengths) - 1))] / to) * to + to
 
 
-def _summary(found: Survey, kinds: Sequence[Kind | None], kind: Kind, num_train: int, num_heldout: int) -> str:
+def _summary(found: Survey, kinds: Sequence[Kind | None], kind: Kind, num_train: int, join: str) -> str:
     left: dict[str, list[int]] = {}
     for number, its in zip(found.numbers, kinds, strict=True):
         if its != kind:
             left.setdefault(KINDS[its][0] if its else TIES, []).append(number)
     names = ", ".join(found.formats)
-    lines = [f"{found.rows} rows ({names}): {KINDS[kind][0]}", f"{num_train} to train on, {num_heldout} held out"]
+    lines = [
+        f"{found.rows} rows ({names}): {KINDS[kind][0]}",
+        f"{num_train} to train on, {kinds.count(kind) - num_train} held out",
+    ]
     lines += [f"{len(numbers)} left out, {what}: {rows_named(numbers)}" for what, numbers in left.items()]
     glued = [number for number, e in zip(found.numbers, found.examples, strict=True) if is_glued(e)]
-    lines += [f"{len(glued)} whose answer runs into the prompt: {rows_named(glued)}"] if glued else []
+    what = "run.yaml joins them with a blank" if join else 'see data.join: " "'
+    lines += [f"{len(glued)} whose answer runs into the prompt ({what}): {rows_named(glued)}"] if glued else []
     wrong = len(found.refused)
     lines += [f"{wrong} rows are wrong and left out, such as row {n}: {what}" for n, what in found.refused[:1]]
     return "\n".join(lines)
