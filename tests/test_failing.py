@@ -14,13 +14,13 @@ import pytest
 import torch
 
 from clew.batch import Term, evaluate
-from clew.config import Config, ConfigError
+from clew.config import Config, ConfigError, import_function
 from clew.data.chat import Encoded
 from clew.data.collate import collate
 from clew.engines.local import LocalEngine
 from clew.failure import NoSpace, OutOfMemory, memory_for
 from clew.judges.call import Hangs
-from clew.judges.score import RewardSource, function_reward
+from clew.judges.score import RewardFailed, RewardSource, function_reward
 from clew.learn.checkpoint import TrainState
 from clew.learn.learner import Learner, NotFinite, Optimiser, Part
 from clew.models.device import pick_device
@@ -403,7 +403,7 @@ class Huge(NoState):
 )
 def test_a_run_that_the_disk_cannot_hold_is_refused_before_its_first_step(total, save_every, keep, num, tmp_path):
     says = (
-        rf"will take [\d,.]+ GB \({num} checkpoints of 1,125,899.9 GB and a model of .* GB\), and [\d,.]+ GB are free"
+        rf"will take [\d,.]+ GB \({num} checkpoints of 1,125,899.9 GB and a model of .* GB\), and [\d,.]+ [GM]B are free"
     )
     with pytest.raises(NoSpace, match=says), Run(Options(), tmp_path, "toy") as run:
         for _ in run.steps(total, Huge(PETABYTE), save_every=save_every, keep=keep):
@@ -464,3 +464,12 @@ def test_sampling_on_mps_is_refused():
 
     with pytest.raises(ValueError, match="float64, which MPS does not have; set device: cpu"):
         LocalEngine(Apple())
+
+
+def test_a_reward_that_raises_says_where_and_leaves_the_rest_in_the_run(tmp_path):
+    (tmp_path / "mine.py").write_text("def broken(prompts, completions):\n    return [1 / 0]\n")
+    reward = function_reward(import_function(f"{tmp_path}/mine.py:broken"))
+    says = r"reward broken raised ZeroDivisionError for 4 completions: .* \(.*mine.py:2\). See .*reward_error.txt"
+    with pytest.raises(RewardFailed, match=says), Run(Options(), tmp_path / "run", "toy"):
+        reward(rollouts())
+    assert "return [1 / 0]" in (tmp_path / "run" / "reward_error.txt").read_text()

@@ -180,7 +180,7 @@ def _advice(error: Exception) -> str:
     if isinstance(error, ModuleNotFoundError) and error.name in EXTRAS:
         return f"; pip install 'clew[{EXTRAS[error.name]}]'"
     if os.strerror(errno.ENOSPC) in str(error):
-        return "; free some space, then the same command goes on from the last checkpoint"
+        return "; free some space; the same command then goes on where it was"
     return ""
 
 

@@ -78,7 +78,11 @@ def check_space(folder: Path, *, checkpoints: int, checkpoint_bytes: int, model_
     needed, free = checkpoints * checkpoint_bytes + model_bytes, shutil.disk_usage(folder).free
     if needed > free:
         raise NoSpace(
-            f"{folder} will take {needed / 1e9:,.1f} GB ({checkpoints} checkpoints of {checkpoint_bytes / 1e9:,.1f} GB "
-            f"and a model of {model_bytes / 1e9:,.1f} GB), and {free / 1e9:,.1f} GB are free there; free some space, "
-            "lower `keep`, or choose another `out`"
+            f"{folder} will take {_size(needed)} ({checkpoints} checkpoints of {_size(checkpoint_bytes)} and a model "
+            f"of {_size(model_bytes)}), and {_size(free)} are free there; free some space, lower `keep`, or choose "
+            "another `out`"
         )
+
+
+def _size(num: int) -> str:
+    return f"{num / 1e9:,.1f} GB" if num >= 1e9 else f"{num / 1e6:,.1f} MB"

@@ -2,16 +2,18 @@
 
 import inspect
 import math
+import traceback
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from functools import partial
 from numbers import Real
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, Self, cast
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from clew.batch import evaluate
-from clew.config import Choice, Config, ConfigError, ModelName, import_function
+from clew.config import Choice, Config, Function, ModelName, import_function
 from clew.data.collate import collate
+from clew.failure import Failure
 from clew.judges.call import Hangs, call_within
 from clew.models.device import Device
 from clew.models.load import load_judge
@@ -28,13 +30,19 @@ class RewardSource(Config):
 
     model: ModelName | None = None
     """Folder of a reward model; its score is (raw - centre) / scale, as it was saved."""
-    function: Choice | None = None
+    function: Function | None = None
     """`module:function` with its options, called as f(prompts, completions, **columns) -> list of float or None."""
     weight: float = 1.0
     clip: float | None = Field(default=None, gt=0)
     """Bound on the absolute value, before the weight."""
     timeout_s: float | None = Field(default=TIMEOUT_S, gt=0)
     """For one call of the function, in a thread of its own; null waits for ever, and calls it in the main thread."""
+
+    @model_validator(mode="after")
+    def _is_one_of_both(self) -> Self:
+        if (self.model is None) == (self.function is None):
+            raise ValueError(f"a reward is either a model or a function; got {self!r}")
+        return self
 
 
 def as_sources(value: Any) -> Any:
@@ -72,8 +80,6 @@ def _combine(values: list[tuple[str, RewardSource, float | None]]) -> Score:
 
 
 def _make_one(source: RewardSource, policy: Policy, max_tokens: int) -> Reward:
-    if (source.model is None) == (source.function is None):
-        raise ConfigError(f"a reward is either a model or a function; got {source!r}")
     if source.model is not None:
         judge = load_judge(source.model, policy, device=cast(Device, policy.device.type))
         return partial(score_with_model, judge, max_tokens=max_tokens)
@@ -103,7 +109,7 @@ def chosen_reward(choice: Choice, timeout_s: float | None) -> Reward:
 def function_reward(function: RewardFunction, timeout_s: float | None = TIMEOUT_S, /, **options: Any) -> Reward:
     """A function, plain or async, as a Reward: prompts and completions as lists of text, columns as keyword lists.
 
-    The reward raises ValueError when the function returns other than one finite number or None each, RuntimeError
+    The reward raises ValueError when the function returns other than one finite number or None each, RewardFailed
     when the function raises or quits, Hangs when it does not return in time.
     """
     parameters = inspect.signature(function).parameters.values()
@@ -128,8 +134,7 @@ def function_reward(function: RewardFunction, timeout_s: float | None = TIMEOUT_
         except Hangs:
             raise
         except (Exception, SystemExit) as error:
-            says = f"reward {name} raised {type(error).__name__} for {len(rollouts)} completions: {error}{_hint(error)}"
-            raise RuntimeError(says) from error
+            raise _failed(name, len(rollouts), error) from error
         if not isinstance(values, Collection) or len(values) != len(rollouts):
             got = f"{len(values)} values" if isinstance(values, Collection) else repr(values)
             raise ValueError(f"reward {name} returned {got} for {len(rollouts)} completions; expected one each")
@@ -138,15 +143,23 @@ def function_reward(function: RewardFunction, timeout_s: float | None = TIMEOUT_
     return reward
 
 
+class RewardFailed(Failure, RuntimeError):
+    """A reward function raised; the evidence is where."""
+
+
+def _failed(name: str, num: int, error: BaseException) -> RewardFailed:
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    hint = "; set timeout_s: null to call it in the main thread" if "main thread" in str(error) else ""
+    says = (
+        f"reward {name} raised {type(error).__name__} for {num} completions: {error} ({place.filename}:{place.lineno})"
+    )
+    return RewardFailed(says + hint, {"reward_error.txt": "".join(traceback.format_exception(error))})
+
+
 def _prompts(rollouts: Sequence[Rollout]) -> str:
     """The first prompts, short enough to be read."""
     shown = [repr(text[:60]) for text in dict.fromkeys(r.prompt for r in rollouts)]
     return ", ".join(shown[:3]) + (f" and {len(shown) - 3} other prompts" if len(shown) > 3 else "")
-
-
-def _hint(error: BaseException) -> str:
-    """`signal.alarm`, by which some functions limit themselves, works in the main thread alone."""
-    return "; set timeout_s: null to call it in the main thread" if "main thread" in str(error) else ""
 
 
 def _checked(value: float | None, name: str, rollout: Rollout) -> Score:
