@@ -109,6 +109,16 @@ def bound_to(table: Mapping[str, Callable[..., Any]]) -> AfterValidator:
     return AfterValidator(check)
 
 
+def _names_a_place(choice: Choice) -> Choice:
+    if ":" not in choice.name:
+        raise ConfigError(f"{choice.name!r} names no function; expected importable_module:name, or folder/file.py:name")
+    return choice
+
+
+Function = Annotated[Choice, AfterValidator(_names_a_place)]
+"""A user's own function; there is no table of others."""
+
+
 def _holds_model(name: str, info: ValidationInfo) -> str:
     """A folder of a model or of adapters. What can only be a hub name is not looked up."""
     folder = Path(name)

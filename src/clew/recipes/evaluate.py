@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from pydantic import Field
 
 from clew.batch import evaluate
-from clew.config import Choice, ModelName, RunName, Training
+from clew.config import Function, ModelName, RunName, Training
 from clew.data.chat import Codec, Encoding
 from clew.data.collate import collate
 from clew.data.sources import Source, load_examples, without_repeats
@@ -37,7 +37,7 @@ class Evaluate(Training):
     """The reward that was trained on, or a judge in its place: as the reward of `rl`, or a reward model's folder."""
     heldout: tuple[ModelName, ...] = ()
     """Folders of reward models that were not trained on."""
-    gold: Choice | None = None
+    gold: Function | None = None
     """`module:function`, an independent judge; never seen by training and never by the alarms."""
     timeout_s: float | None = Field(default=TIMEOUT_S, gt=0)
     """For one call of gold, as of a reward."""

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Field
 
-from clew.config import Choice, Config, ModelName, Training, bound_to
+from clew.config import Choice, Config, Function, ModelName, Training, bound_to
 from clew.data.chat import Codec, Encoding
 from clew.data.sources import Source, load_examples, without_repeats
 from clew.engines.local import LocalEngine
@@ -51,7 +51,7 @@ class Label(Training):
     raters: tuple[Crowd, ...] = Field(min_length=1)
     overlap: int = Field(default=1, ge=1)
     """Raters a task."""
-    gold: Choice
+    gold: Function
     """`module:function`, the reward that simulated raters see through their weaknesses."""
     timeout_s: float | None = Field(default=TIMEOUT_S, gt=0)
     """For one call of gold, as of a reward."""

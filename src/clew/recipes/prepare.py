@@ -1,6 +1,6 @@
 """Data files from functions: each file is one function's rows, written as JSONL."""
 
-from clew.config import Choice, Config, import_function
+from clew.config import Config, Function, import_function
 from clew.feedback.export import write_rows
 from clew.runs import Run
 from clew.track import Console
@@ -10,7 +10,7 @@ class Prepare(Config):
     """Example: `files: {prompts: {name: "clew.data.grammar:prompts", num: 1000, seed: 0}}` writes prompts.jsonl."""
 
     out: str
-    files: dict[str, Choice]
+    files: dict[str, Function]
     """Name of a file -> `module:function` that yields its rows, with the function's options."""
 
 
