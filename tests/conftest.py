@@ -8,6 +8,7 @@ import pytest
 import torch
 
 torch.set_num_threads(1)
+os.environ["HF_HUB_OFFLINE"] = "1"  # no test looks a name up
 
 
 @pytest.fixture(scope="session")

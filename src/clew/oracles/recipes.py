@@ -83,7 +83,7 @@ def imitation() -> Iterator[Result]:
     says = "the distribution of the data"
     shared: dict[str, Any] = {"out": "", "data": NOWHERE, "batch": len(data), "learner": FAST}
     policy = TablePolicy(TREE)
-    sft.train(policy, data, sft.SFT(model="", steps=400, **shared), Rehearsal())
+    sft.train(policy, data, [], sft.SFT(model="", steps=400, **shared), Rehearsal())
     yield Result("recipe sft", says, total_variation(policy.sequence_logps(), target), 2e-3)
     policy = TablePolicy(TREE)
     pretrain.train(policy, data, pretrain.Pretrain(steps=400, **shared), Rehearsal())
@@ -96,7 +96,7 @@ def imitation() -> Iterator[Result]:
     policy = TablePolicy(TREE)
     shifted = [Encoded(r.tokens, [False, *r.mask[:1], *r.mask[1:-1]], True) for r in data]
     late = [row for row in shifted if any(row.mask)]
-    sft.train(policy, late, sft.SFT(model="", steps=400, **shared), Rehearsal())
+    sft.train(policy, late, [], sft.SFT(model="", steps=400, **shared), Rehearsal())
     yield Result("mask one token late", says, total_variation(policy.sequence_logps(), target), 2e-3, wrong=True)
 
 
@@ -126,11 +126,11 @@ def preferences() -> Iterator[Result]:
         policy = TablePolicy(TREE, reference.logits.detach())
         options = {"beta": BETA} if name == "dpo" else {"tau": BETA}
         config = preference.Preference(loss=choice(name, **options), **shared)
-        preference.train(policy, reference, items, config, Rehearsal())
+        preference.train(policy, reference, items, [], config, Rehearsal())
         yield Result(f"recipe preference, {name}", says, total_variation(policy.sequence_logps(), target), 2e-3)
 
     model = TableReward(TREE)
-    reward.train(model, items, reward.RewardConfig(**shared), Rehearsal())
+    reward.train(model, items, [], reward.RewardConfig(**shared), Rehearsal())
     found = model.table.detach()
     miss = float(((found - found.mean()) - (truth - truth.mean())).abs().max())
     yield Result("recipe reward", "the true reward, up to an offset", miss, 5e-3)

@@ -76,7 +76,7 @@ def train(
         if step.number == 0:
             check_step_0(policy, loss, batch, config)
         step.track(learner.step(Part(batch, objective)))
-        if step.is_saved and held:
+        if held and step.is_saved:
             step.track({f"heldout/{name}": value for name, value in judged(policy, held, held_refs, config).items()})
         run.account(learner.spent())
 

@@ -82,7 +82,7 @@ def train(model: Scoring, items: list[Item], held: list[Item], config: RewardCon
     for step in run.steps(total, state, save_every=config.save_every, keep=config.keep):
         picked = step_indices(len(items), config.batch, seed=config.seed, step=step.number)
         step.track(learner.step(Part(make_batch([items[i] for i in picked]), objective)))
-        if step.is_saved and held:
+        if held and step.is_saved:
             step.track({f"heldout/{name}": value for name, value in judged(model, held, config).items()})
         run.account(learner.spent())
 

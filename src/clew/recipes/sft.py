@@ -63,7 +63,7 @@ def train(policy: Model, rows: list[Encoded], held: list[Encoded], config: SFT, 
             token=token_weights(batch.mask, config.averaging, max_length=config.encoding.max_length)
         )
         step.track(learner.step(Part(batch, objective)))
-        if step.is_saved and held:
+        if held and step.is_saved:
             step.track({"heldout/nll": mean_nll(policy, held, config)})
         run.account(learner.spent())
 
