@@ -402,9 +402,7 @@ class Huge(NoState):
     [(100, 10, 2, 4), (100, 10, None, 10), (100, 30, None, 4), (100, 100, 2, 1), (5, 100, 2, 1)],
 )
 def test_a_run_that_the_disk_cannot_hold_is_refused_before_its_first_step(total, save_every, keep, num, tmp_path):
-    says = (
-        rf"will take [\d,.]+ GB \({num} checkpoints of 1,125,899.9 GB and a model of .* GB\), and [\d,.]+ [GM]B are free"
-    )
+    says = rf"will take [\d,.]+ GB \({num} checkpoints of 1,125,899.9 GB and a model of .* GB\), and [\d,.]+ [GM]B are free"
     with pytest.raises(NoSpace, match=says), Run(Options(), tmp_path, "toy") as run:
         for _ in run.steps(total, Huge(PETABYTE), save_every=save_every, keep=keep):
             pytest.fail("a step was made")
