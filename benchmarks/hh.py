@@ -5,7 +5,7 @@
 About an hour on one core; runs that are finished are kept in the folder. Five folds by the first human turn, the same
 for every method: a margin is of a model that saw no dialogue with that first turn. Tokenizer and language model are
 pretrained once, on the text of the rejection-sampled dialogues whose first turn occurs in neither set, so that no fold
-has seen its test text. Trained on harmless, on helpful, on both; tested on each. The rival counts words (words.py).
+has seen its test text. Trained on harmless or on helpful; tested on each. The rival counts words (words.py).
 """
 
 import argparse
@@ -43,7 +43,6 @@ from clew.pipeline import recipe
 from clew.types import Message
 
 SETS = {"harmless": "harmless-base", "helpful": "helpful-base"}
-TRAINED = (*SETS, "both")
 TEXT = "helpful-rejection-sampled"
 FOLDS, BETA = 5, 0.1
 QUARTER = 0.25
@@ -176,6 +175,15 @@ class Lab:
 
         return self.over_folds(ask)
 
+    def frozen(self, trained: str, name: str, model: Path) -> dict[str, np.ndarray]:
+        """Probes of a model's hidden states, at the last token and averaged over the answer."""
+        gaps = kept(self.folder / f"states-{name}.json", lambda: gap(states(model, self.pairs)))
+        last, mean = np.split(gaps, 2, axis=1)
+        return {
+            f"frozen, {name}, last token": self.probe(trained, last),
+            f"frozen, {name}, mean of the answer": self.probe(trained, mean),
+        }
+
 
 def pretraining_text(pairs: Sequence[Pair]) -> list[dict[str, str]]:
     """Dialogues with both endings, but for those that begin as one of the pairs does."""
@@ -216,15 +224,15 @@ def logps(model: Path, pairs: Sequence[Pair]) -> np.ndarray:
     return asked(loaded.tokenizer, pairs, lambda batch: batch.per_row(loaded.evaluate(batch).logps))
 
 
-def states(model: Path, pairs: Sequence[Pair], *, mean: bool) -> np.ndarray:
-    """Hidden states of both answers, [N, 2, D]: of the last token, or the mean over the answer."""
+def states(model: Path, pairs: Sequence[Pair]) -> np.ndarray:
+    """Hidden states of both answers, [N, 2, 2 D]: of the last token, then the mean over the answer."""
     loaded = load_policy(str(model), device="cpu")
 
     def ask(batch: Batch) -> torch.Tensor:
         hidden, index = loaded.trunk.encode(batch)
         last = batch.mask & (batch.mask.cumsum(1) == batch.lengths()[:, None])
-        weight_BT = (batch.mask if mean else last).float()
-        return (hidden[index] * weight_BT[:, :, None]).sum(1) / weight_BT.sum(1, keepdim=True)
+        weights_BT = [mask.float() / mask.sum(1, keepdim=True) for mask in (last, batch.mask)]
+        return torch.cat([(hidden[index] * weight_BT[:, :, None]).sum(1) for weight_BT in weights_BT], 1)
 
     return asked(loaded.tokenizer, pairs, ask)
 
@@ -257,7 +265,8 @@ def lengths(base: Path, pairs: Sequence[Pair]) -> dict[str, Any]:
 def measured(margins: np.ndarray, pairs: Sequence[Pair], tested: str) -> dict[str, Any]:
     """Accuracy with its interval (first turns resampled), and calibration, on one set."""
     inside = np.array(of_set(pairs, tested))
-    groups = [p.first for p, wanted in zip(pairs, inside, strict=True) if wanted]
+    found = [p for p, wanted in zip(pairs, inside, strict=True) if wanted]
+    groups, longer = [p.first for p in found], length_gap([p.texts for p in found])[:, 0]
     said, right = pair_confidence(margins[inside])
     by_chance, at_most = error_if_calibrated(said)
     return {
@@ -265,6 +274,7 @@ def measured(margins: np.ndarray, pairs: Sequence[Pair], tested: str) -> dict[st
         "ece": expected_calibration_error(said, right),
         "ece_if_calibrated": {"mean": by_chance, "95 %": at_most},
         "mean_confidence": float(np.mean(said)),
+        "correlation_with_length": float(np.corrcoef(margins[inside], longer)[0, 1]),
         "log_loss": float(np.logaddexp(0, -margins[inside]).mean()),
         "ties": int((margins[inside] == 0).sum()),
         "pairs": int(inside.sum()),
@@ -282,8 +292,8 @@ def beside(margins: np.ndarray, rival: np.ndarray, pairs: Sequence[Pair], tested
 def compared(lab: Lab, base: Path) -> dict[str, dict[str, np.ndarray]]:
     """Margins by method and by what it was trained on."""
     return {
-        "words": {trained: lab.words(trained) for trained in TRAINED},
-        "reward": {trained: lab.reward(trained, base) for trained in TRAINED},
+        "words": {trained: lab.words(trained) for trained in (*SETS, "both")},
+        "reward": {trained: lab.reward(trained, base) for trained in SETS},
         "dpo": {trained: lab.dpo(trained, base) for trained in SETS},
     }
 
@@ -300,20 +310,16 @@ def explained(lab: Lab, base: Path, trained: str, margins: dict[str, dict[str, n
         "words, a quarter of the pairs": lab.words(trained, QUARTER),
         "reward, a quarter of the pairs": lab.reward(trained, base, name=f"reward-{QUARTER}", share=QUARTER),
         "reward, not pretrained": lab.reward(trained, untrained, name="reward-untrained"),
-        **{
-            f"frozen, {name}, {how}": lab.probe(
-                trained, gap(states(model, lab.pairs, mean=how == "mean of the answer"))
-            )
-            for name, model in (("pretrained", base), ("not pretrained", untrained))
-            for how in ("last token", "mean of the answer")
-        },
+        **lab.frozen(trained, "pretrained", base),
+        **lab.frozen(trained, "not pretrained", untrained),
         "words and reward": lab.probe(trained, np.hstack([words, reward])),
         "words and DPO": lab.probe(trained, np.hstack([words, dpo])),
         "reward and length": lab.probe(trained, np.hstack([reward, length])),
+        "DPO and length": lab.probe(trained, np.hstack([dpo, length])),
     }
 
 
-def on_training_pairs(folder: Path, name: str, metric: str) -> float:
+def at_the_end(folder: Path, name: str, metric: str) -> float:
     """Mean of a metric over the last tenth of the steps, over folds."""
     found = []
     for fold in range(FOLDS):
@@ -339,12 +345,12 @@ def report(lab: Lab, base: Path) -> dict[str, Any]:
         },
         "rows": {name: lengths(base, [p for p in lab.pairs if p.set == name]) for name in SETS},
         "trained_and_tested": {
-            method: {t: {tested: measured(m, lab.pairs, tested) for tested in TRAINED} for t, m in found.items()}
+            method: {t: {tested: measured(m, lab.pairs, tested) for tested in SETS} for t, m in found.items()}
             for method, found in margins.items()
         },
         "gain_on_words": {
             method: {
-                t: {tested: beside(m, margins["words"][t], lab.pairs, tested) for tested in TRAINED}
+                t: {tested: beside(m, margins["words"][t], lab.pairs, tested) for tested in SETS}
                 for t, m in margins[method].items()
             }
             for method in ("reward", "dpo")
@@ -356,12 +362,13 @@ def report(lab: Lab, base: Path) -> dict[str, Any]:
             t: {name: beside(m, margins["words"][t], lab.pairs, t) for name, m in found.items() if " and " in name}
             for t, found in parts.items()
         },
-        "accuracy_at_the_end_of_training": {
-            t: {
-                "reward": on_training_pairs(lab.folder, f"reward-{t}", "accuracy"),
-                "dpo": on_training_pairs(lab.folder, f"dpo-{t}", "rewards/accuracies"),
-            }
+        "at_the_end_of_training": {
+            run: {metric: at_the_end(lab.folder, run, metric) for metric in metrics}
             for t in SETS
+            for run, metrics in (
+                (f"reward-{t}", ("accuracy",)),
+                (f"dpo-{t}", ("rewards/accuracies", "rewards/chosen", "rewards/rejected")),
+            )
         },
     }
 
