@@ -457,3 +457,9 @@ def test_options_that_came_later_had_their_defaults(world, tmp_path):
     del old["result"], old["lora"]
     (out / "config.yaml").write_text(yaml.safe_dump(old))
     run_recipe("sft", tmp_path / "run", configured("sft", world) | {"epochs": 0.2})
+
+
+def test_texts_longer_than_the_context_are_cut_to_fit(world, tmp_path):
+    write(tmp_path / "long.jsonl", [{"text": "the soup was good . " * 60}])
+    values = configured("pretrain", world) | {"data": {"path": str(tmp_path / "long.jsonl")}, "window": 128, "steps": 2}
+    assert (run_recipe("pretrain", tmp_path / "run", values) / "model" / "config.json").exists()

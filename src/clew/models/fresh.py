@@ -6,6 +6,7 @@ from typing import Literal
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers.utils import logging as hub_logging
 
 from clew.config import Config
 from clew.models.load import make_policy
@@ -69,6 +70,7 @@ def new_policy(
         pad_token_id=SPECIAL.index("<|pad|>"),
         tie_word_embeddings=True,
     )
+    hub_logging.disable_progress_bar()
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         module = LlamaForCausalLM(architecture)

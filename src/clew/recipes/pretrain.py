@@ -41,7 +41,9 @@ def run(config: Pretrain) -> None:
         tokenizer = learn_tokenizer(texts, config.tokenizer)
         device = pick_device(config.device, config.precision)
         policy = new_policy(config.model, tokenizer, seed=config.seed, device=device, precision=config.precision)
-        rows = list(windows(tokenizer(texts).input_ids, SPECIAL.index("</s>"), config.window))
+        rows = list(
+            windows(tokenizer(texts).input_ids, SPECIAL.index("</s>"), min(config.window, config.model.context - 1))
+        )
         train(policy, rows, config, run)
         policy.save(run.model_folder)
         run.finish()
