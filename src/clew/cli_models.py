@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.panel import Panel
 from rich.prompt import Prompt as Ask
 from rich.table import Table
@@ -73,7 +74,8 @@ def chat(
             continue
         asked = [_asked(speaker, past, line) for speaker, past in zip(speakers, histories, strict=True)]
         said = [_answer(s, text, sampling, (seed, turn)) for s, text in zip(speakers, asked, strict=True)]
-        screen.print(_side_by_side([Panel(r.text, title=s.name) for s, r in zip(speakers, said, strict=True)]))
+        panels = [Panel(escape(r.text), title=escape(s.name)) for s, r in zip(speakers, said, strict=True)]
+        screen.print(_side_by_side(panels))
         if save is not None:  # the conversation goes on with the better answer
             better = Ask.ask("better", choices=["1", "2", "-"], default="-", console=screen)
             if better != "-" and said[0].text != said[1].text:

@@ -2,6 +2,8 @@
 
 import json
 import re
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -53,9 +55,7 @@ def test_an_exported_policy_is_the_run_and_says_what_it_is(runs, tmp_path, monke
 
 
 def test_a_checkpoint_or_the_best_one_can_be_exported(runs, tmp_path):
-    metrics = runs / "sft" / "metrics.jsonl"
-    rows = [json.loads(line) for line in metrics.read_text().splitlines()]
-    metrics.write_text(metrics.read_text() + '{"step": 99, "heldo')  # torn by a crash
+    rows = [json.loads(line) for line in (runs / "sft" / "metrics.jsonl").read_text().splitlines()]
     eighth = export(runs / "sft", tmp_path / "eighth", checkpoint="8")
     assert not logits(eighth).equal(logits(runs / "sft" / "model"))
     card = (eighth / "README.md").read_text()
@@ -163,3 +163,30 @@ def test_whom_one_cannot_talk_to(runs):
     assert "is a reward model: it scores and does not speak" in str(chat(runs / "rm", typed="hello\n").exception)
     assert "one model to talk to, or two side by side; got 3" in str(chat("a", "b", "c", typed="").exception)
     assert "--save keeps which of two answers is better" in str(chat(runs / "sft", "--save", "x", typed="").exception)
+
+
+def test_an_answer_is_shown_as_it_is_and_cut_to_fit_the_context(runs, monkeypatch):
+    from clew.engines.local import LocalEngine
+
+    generate, asked = LocalEngine.generate, []
+
+    def marked(self, prompts, *, n, sampling, key):
+        asked.append(sampling.max_tokens)
+        return [replace(r, text=" a [/b] [bold]c") for r in generate(self, prompts, n=n, sampling=sampling, key=key)]
+
+    monkeypatch.setattr(LocalEngine, "generate", marked)
+    found = chat(runs / "sft", "--max-tokens", "10000", typed="how was the soup ?\n")
+    assert found.exit_code == 0, found.output
+    assert "a [/b] [bold]c" in found.output
+    assert asked == [64]  # half of the context
+
+
+def test_rows_that_are_torn_or_no_number_do_not_mislead(runs, tmp_path):
+    shutil.copytree(runs / "sft", tmp_path / "sft")
+    with (tmp_path / "sft" / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 3, "heldout/nll": NaN}\n{"step": 7, "heldo')
+    assert weights_of(tmp_path / "sft", "best").name == weights_of(runs / "sft", "best").name
+    assert "After step" in (export(tmp_path / "sft", tmp_path / "out") / "README.md").read_text()
+    shown = CliRunner().invoke(app, ["runs", str(tmp_path)])
+    assert shown.exit_code == 0
+    assert "finished" in shown.output
