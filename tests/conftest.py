@@ -11,6 +11,14 @@ torch.set_num_threads(1)
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test looks a name up
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory):
+    """What runs keep for later ones stays out of the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CLEW_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of real data; tests that need it are skipped, visibly, where it is absent."""

@@ -4,6 +4,7 @@ import difflib
 import importlib
 import importlib.util
 import inspect
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -160,6 +161,14 @@ class Training(Config):
     """auto: a CUDA GPU where there is one, else the CPU."""
     trackers: tuple[Annotated[Choice, bound_to(TRACKERS)], ...] = ()
     """Where metrics go besides the console and metrics.jsonl: tensorboard, wandb, trackio, or `module:function`."""
+
+
+def cache_folder(asked: str | None) -> Path | None:
+    """Of what later runs may find again: the folder asked for, the user's own for `auto`, none for None."""
+    if asked != "auto":
+        return None if asked is None else Path(asked).expanduser()
+    own = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "clew"
+    return Path(os.environ.get("CLEW_CACHE") or own)
 
 
 def option(bound: "partial[Any]", name: str, default: float) -> float:

@@ -7,7 +7,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from rich.console import Console as Screen
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -26,6 +26,8 @@ KEY_METRICS = (
 )
 """What the progress line shows, in this order, as far as a recipe reports it."""
 PLAIN_EVERY_S = 10.0
+PATIENCE_S = 60.0
+T = TypeVar("T")
 
 
 class Tracker(Protocol):
@@ -57,6 +59,21 @@ def trackers(config: Watched) -> list[Tracker]:
     """The console, and what the configuration names. Raises ModuleNotFoundError with the extra that is missing."""
     folder, values = Path(config.out), config.model_dump(mode="json")
     return [Console(), *(choice.bind(TRACKERS)(folder, values) for choice in config.trackers)]
+
+
+def unheard(message: str) -> None:
+    """A note to nobody."""
+
+
+def in_chunks(things: Sequence[T], size: int, doing: str, note: Callable[[str], None]) -> Iterator[Sequence[T]]:
+    """The things, `size` at a time; where that takes long, how many are done and the seconds left are noted."""
+    began, due = time.monotonic(), PLAIN_EVERY_S
+    for start in range(0, len(things), size):
+        spent = time.monotonic() - began
+        if start and spent >= due:
+            due = spent + min(spent, PATIENCE_S)
+            note(f"{doing}: {start:,} of {len(things):,}, {spent * (len(things) / start - 1):.0f} s left")
+        yield things[start : start + size]
 
 
 class Console:

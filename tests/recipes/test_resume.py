@@ -107,6 +107,27 @@ def test_the_journal_is_read_not_sampled_again(world, tmp_path, monkeypatch):
     assert_same(tmp_path / "whole", tmp_path / "cut")
 
 
+def test_the_reference_of_rows_that_stay_is_asked_once_and_the_cache_changes_no_bit(world, tmp_path, monkeypatch):
+    pairs = {"path": world["pairs"], "part": "train", "heldout": 0.3}
+    values = configured("preference", world) | {"data": pairs, "heldout": {}, "cache": str(tmp_path / "cache")}
+    run_recipe("preference", tmp_path / "without", values | {"cache": None})
+    run_recipe("preference", tmp_path / "cold", values)
+    asked = []
+    monkeypatch.setattr("clew.models.remembered.row_logps", lambda *a, **k: asked.append(a))
+    run_recipe("preference", tmp_path / "warm", values)
+    assert not asked
+    for folder in ("cold", "warm"):
+        assert_same(tmp_path / "without", tmp_path / folder)
+        result = [(tmp_path / f / "result.json").read_text() for f in ("without", folder)]
+        assert result[0] == result[1]
+    notes = (tmp_path / "warm" / "notes.jsonl").read_text()
+    assert notes.count(" from the cache") == 2, "the rows to learn from, and those held out"
+    monkeypatch.undo()
+    run_interrupted("preference", tmp_path / "moved", values, after=3)
+    run_recipe("preference", tmp_path / "moved", values | {"cache": str(tmp_path / "other")})
+    assert_same(tmp_path / "without", tmp_path / "moved")
+
+
 def test_a_damaged_checkpoint_is_left_for_an_older_one(world, tmp_path, monkeypatch):
     values = configured("sft", world) | {"keep": None}
     run_recipe("sft", tmp_path / "whole", values)

@@ -20,13 +20,13 @@ class AdapterOff:
     """
 
     def __init__(self, policy: Policy) -> None:
-        self._policy = policy
+        self.policy = policy
 
     def evaluate(self, batch: Batch) -> Outputs:
-        adapter = self._policy.trunk.adapter
+        adapter = self.policy.trunk.adapter
         assert adapter is not None
         with adapter.model.disable_adapter():
-            return self._policy.evaluate(batch)
+            return self.policy.evaluate(batch)
 
 
 def load_reference(path: str | None, policy: Policy) -> Model:

@@ -21,6 +21,7 @@ from clew.feedback.records import Item, Task
 from clew.judges.score import RewardSource
 from clew.learn.learner import Learner, Optimiser, Part
 from clew.losses.token import nll
+from clew.models.remembered import Remembered
 from clew.oracles import exact
 from clew.oracles.result import Result
 from clew.oracles.worlds import (
@@ -126,7 +127,7 @@ def preferences() -> Iterator[Result]:
         policy = TablePolicy(TREE, reference.logits.detach())
         options = {"beta": BETA} if name == "dpo" else {"tau": BETA}
         config = preference.Preference(loss=choice(name, **options), **shared)
-        preference.train(policy, reference, items, [], config, Rehearsal())
+        preference.train(policy, Remembered(reference, max_tokens=1 << 30), items, [], config, Rehearsal())
         yield Result(f"recipe preference, {name}", says, total_variation(policy.sequence_logps(), target), 2e-3)
 
     model = TableReward(TREE)

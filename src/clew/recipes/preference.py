@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from clew.batch import Batch, Metric, Model, Objective, Outputs, Term, evaluate, item_weights
-from clew.config import Choice, ConfigError, ModelName, bound_to, option
+from clew.config import Choice, ConfigError, ModelName, bound_to, cache_folder, option
 from clew.data.chat import Codec, Encoding, Item
 from clew.data.collate import collate
 from clew.data.pairs import mismatched, pairs_of
@@ -22,6 +22,7 @@ from clew.losses.pair import PAIR_LOSSES, REFERENCE_FREE, PairLogps, expected_lo
 from clew.losses.single import kto, mismatched_kl
 from clew.models.load import merged
 from clew.models.reference import load_reference
+from clew.models.remembered import Remembered, row_logps
 from clew.runs import Loop, Run
 from clew.track import trackers
 
@@ -36,6 +37,9 @@ class Preference(HeldOut):
     encoding: Encoding = Encoding()
     loss: Annotated[Choice, bound_to(LOSSES)] = Choice(name="dpo")
     """dpo, robust_dpo, ipo, ipo_mean, hinge, apo_zero, apo_down, simpo, orpo, kto."""
+    cache: str | None = "auto"
+    """Folder where the reference's log-probabilities of the rows are kept for later runs; auto: $CLEW_CACHE, else
+    ~/.cache/clew; null keeps none. Deleting it is safe."""
     learner: Optimiser = Optimiser(lr=1e-6, warmup=0.1)
 
 
@@ -44,8 +48,11 @@ def run(config: Preference) -> None:
         if run.is_finished:
             return
         policy = start_policy(config)
-        free = config.loss.bind(LOSSES).func in REFERENCE_FREE
-        reference = None if free else load_reference(config.reference, policy)
+        reference = None
+        if config.loss.bind(LOSSES).func not in REFERENCE_FREE:
+            budget, cache = config.learner.max_tokens, cache_folder(config.cache)
+            frozen = load_reference(config.reference, policy)
+            reference = Remembered(frozen, max_tokens=budget, cache=cache, note=run.note)
         codec = Codec(policy.tokenizer, config.encoding)
         items = arranged(codec, config.data, config)
         held = arranged(codec, config.heldout, config) if config.heldout else []
@@ -56,16 +63,16 @@ def run(config: Preference) -> None:
         take_result(config, policy, run)
         merged(policy, run.model_folder).save(run.model_folder)
         if held:
-            run.write("result.json", {"heldout": judged(policy, held, summed_logps(reference, held, config), config)})
+            run.write("result.json", {"heldout": judged(policy, held, reference_logps(reference, held), config)})
         run.finish()
 
 
 def train(
-    policy: Model, reference: Model | None, items: list[Item], held: list[Item], config: Preference, run: Loop
+    policy: Model, reference: Remembered | None, items: list[Item], held: list[Item], config: Preference, run: Loop
 ) -> None:
     total = max(1, round(config.epochs * len(items) / config.batch))
     learner = Learner(policy, config.learner, total_steps=total)
-    refs, held_refs = summed_logps(reference, items, config), summed_logps(reference, held, config)
+    refs, held_refs = reference_logps(reference, items), reference_logps(reference, held)
     loss = config.loss.bind(LOSSES)
     objective = kto_objective(loss) if loss.func is kto else pair_objective(loss)
     for step in run.steps(total, TrainState({"policy": learner}), save_every=config.save_every, keep=config.keep):
@@ -151,24 +158,18 @@ def kto_objective(loss: partial[Tensor]) -> Objective:
     return objective
 
 
-def summed_logps(model: Model | None, items: list[Item], config: Preference) -> list[Tensor]:
-    """Log-probability of every row, without gradient: a tensor an item; zeros of no model."""
-    if model is None:
-        return [torch.zeros(len(rows)) for _, rows in items]
-    found: list[Tensor] = []
-    for start in range(0, len(items), 256):
-        batch = make_batch(chunk := items[start : start + 256])
-        logps = evaluate(model, batch, max_tokens=config.learner.max_tokens).logps
-        assert logps is not None
-        found += batch.per_row(logps.cpu()).split([len(rows) for _, rows in chunk])
-    return found
+def reference_logps(reference: Remembered | None, items: list[Item]) -> list[Tensor]:
+    """Log-probability of every row: a tensor an item; zeros of no reference."""
+    rows = [rows for _, rows in items]
+    return [torch.zeros(len(r)) for r in rows] if reference is None else reference.row_logps(rows)
 
 
 def reference_point(policy: Model, reference: Model | None, items: list[Item], config: Preference) -> Tensor:
     """KTO's z for the whole step, [N]: the mean log-ratio of mismatched prompts and answers."""
     rows = mismatched([rows[0] for _, rows in items], max_length=config.encoding.max_length)
-    swapped = [(example, [row]) for (example, _), row in zip(items, rows, strict=True)]
-    ours, theirs = (torch.cat(summed_logps(model, swapped, config)) for model in (policy, reference))
+    assert reference is not None, "kto is not free of a reference"
+    budget = config.learner.max_tokens
+    ours, theirs = (torch.cat(row_logps(m, [[r] for r in rows], max_tokens=budget)) for m in (policy, reference))
     return mismatched_kl(ours - theirs).expand(len(items))
 
 
@@ -186,7 +187,7 @@ def check_step_0(policy: Model, loss: partial[Tensor], batch: Batch, config: Pre
 
 def judged(policy: Model, items: list[Item], refs: list[Tensor], config: Preference) -> dict[str, float]:
     """How often, and how surely, the implicit reward prefers the chosen answers; of single ones, the good ones."""
-    ours = torch.stack(summed_logps(policy, items, config))
+    ours = torch.stack(row_logps(policy, [rows for _, rows in items], max_tokens=config.learner.max_tokens))
     if ours.shape[1] == 1:
         good = [example.label == 1 for example, _ in items]
         return {"auc": area_under_curve((ours - torch.stack(refs))[:, 0].tolist(), good), "answers": len(items)}
