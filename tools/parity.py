@@ -9,7 +9,6 @@ Writes tests/golden/*.json and docs/parity.md. tests/golden/test_parity.py holds
 import argparse
 import json
 import subprocess
-import sys
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any
 from torch import Tensor
 
 from tools.peers.comparisons import AGREEMENTS, DIFFERENCES, Agreement, Difference
+from tools.peers.environment import PEERS, environment
 from tools.peers.inputs import SEED, draw_inputs
 from tools.peers.ours import Side
 from tools.peers.record import COMMAND, Inputs, as_tensor, read_inputs, write_lines
@@ -25,30 +25,17 @@ from tools.peers.record import COMMAND, Inputs, as_tensor, read_inputs, write_li
 ROOT = Path(__file__).parents[1]
 GOLDEN = ROOT / "tests" / "golden"
 PAGE = ROOT / "docs" / "parity.md"
-PEERS = {"trl": ("1.16.0", ["trl=={version}"]), "openrlhf": ("0.11.2", ["--no-deps", "openrlhf=={version}"])}
-"""Version and what to install. OpenRLHF's dependencies (flash-attn, deepspeed, ray) have no part in its losses."""
 TITLES = {"trl": "TRL", "openrlhf": "OpenRLHF"}
 
 
 def record(folder: Path) -> None:
     """Both peers' numbers, each from an environment of its own in `folder`; environments that are there are used."""
     write_lines(GOLDEN / "inputs.json", {"seed": SEED, "command": COMMAND}, "sets", draw_inputs(SEED))
-    for peer, (version, packages) in PEERS.items():
-        python = environment(folder / f"{peer}-{version}", [name.format(version=version) for name in packages])
+    for peer, (version, _) in PEERS.items():
+        python = environment(peer, folder)
         vectors = GOLDEN / f"{peer}-{version}.json"
         module = f"tools.peers.{peer}_losses"
         subprocess.run([python, "-m", module, GOLDEN / "inputs.json", vectors], cwd=ROOT, check=True)
-
-
-def environment(folder: Path, packages: list[str]) -> Path:
-    """The Python of a virtual environment with torch, numpy and these packages."""
-    python = folder / "bin" / "python"
-    if not python.exists():
-        subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-        install = [python, "-m", "pip", "install", "--quiet", "--constraint", ROOT / "constraints.txt"]
-        subprocess.run([*install, "torch", "numpy"], check=True)
-        subprocess.run([*install, *packages], check=True)
-    return python
 
 
 @cache
