@@ -36,13 +36,13 @@ def forward_operations(model: nn.Module, trunk: Trunk, batch: Batch) -> float:
         id(p) for part in (trunk.module.get_input_embeddings(), head) if part is not None for p in part.parameters()
     }
     matrices = sum(p.numel() for p in trunk.module.parameters() if p.ndim == 2 and id(p) not in tables)
-    tokens, attended = _sizes(batch)
+    tokens, attended = sizes(batch)
     scored = 0 if head is None else int(batch.mask.sum()) * config.vocab_size
     attention = 4 * config.hidden_size * config.num_hidden_layers * attended
     return 2.0 * matrices * tokens + attention + 2.0 * config.hidden_size * scored
 
 
-def _sizes(batch: Batch) -> tuple[int, int]:
+def sizes(batch: Batch) -> tuple[int, int]:
     """Tokens, and causal query-key pairs."""
     tokens, attended = 0, 0
     lengths = batch.real.sum(1).tolist()

@@ -1,4 +1,7 @@
-"""DPO: clew with its reference remembered, TRL as it comes, and with its best flags. Options: race.py."""
+"""DPO: clew with its reference remembered, TRL as it comes, and with its best flags.
+
+CLEW_DATA=... python benchmarks/dpo.py --shape small --rounds 5   # other options: race.py
+"""
 
 import race
 

@@ -86,10 +86,10 @@ def compared(found: Mapping[str, Any], ours: str = "clew") -> dict[str, Any]:
 
 
 def _against(mine: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
-    ratios = [a / b for a, b in zip(speeds(mine), speeds(other), strict=True)]
+    ours, theirs = costs(mine), costs(other)
     result = {
-        "times_faster": round(statistics.median(speeds(mine)) / statistics.median(speeds(other)), 3),
-        "times_faster_by_pair": [round(ratio, 3) for ratio in ratios],
+        "times_faster": round(statistics.median(theirs) / statistics.median(ours), 3),
+        "times_faster_by_pair": [round(b / a, 3) for a, b in zip(ours, theirs, strict=True)],
         "share_of_memory": round(mine["peak_mib"] / other["peak_mib"], 3),
     }
     if "learn_seconds" in mine and "learn_seconds" in other:
@@ -100,11 +100,11 @@ def _against(mine: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any
     return result
 
 
-def speeds(side: Mapping[str, Any]) -> list[float]:
-    """Tokens a second where a side counts those it sampled, else steps a second."""
+def costs(side: Mapping[str, Any]) -> list[float]:
+    """Seconds a token where a side counts those it sampled, else seconds a step."""
     if "new_tokens" in side:
-        return [tokens / s for tokens, s in zip(side["new_tokens"], side["seconds"], strict=True)]
-    return [1 / s for s in side["seconds"]]
+        return [seconds / tokens for seconds, tokens in zip(side["seconds"], side["new_tokens"], strict=True)]
+    return list(side["seconds"])
 
 
 def fallen(stored: Mapping[str, Any], anew: Mapping[str, Any], name: str) -> list[str]:

@@ -12,6 +12,7 @@ tokens. Peers take part where their environment exists or can be made; without i
 """
 
 import argparse
+import statistics
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -65,14 +66,14 @@ RACES = {
 """The flags in "TRL best" are those that were found to help on this work (docs/performance.md)."""
 
 
-def run(work: str, shape: str, *, rounds: int, worlds: Path, peers: Path, gpu: bool = False) -> dict[str, Any]:
+def run(work: str, shape: str, asked: argparse.Namespace, *, gpu: bool = False) -> dict[str, Any]:
     """The results of one race: versions, each side's numbers, and the comparison."""
+    rounds, threads = asked.rounds, 16 if gpu else asked.threads
     entry = RACES[work]
-    options = options_of(work, world.make(worlds, shape), shape, rounds=rounds, gpu=gpu)
-    threads = 16 if gpu else 2
+    options = options_of(work, world.make(asked.worlds, shape), shape, rounds=rounds, gpu=gpu)
     sides = [(name, sys.executable, "with_clew.py", {**options, **more}, threads) for name, more in entry.clew.items()]
-    versions = {name: version(name) for name in ("clew", "torch", "transformers")}
-    if entry.peers and (python := peer_python(peers, required=not gpu)):
+    versions = our_versions()
+    if entry.peers and (python := peer_python(asked.peers, required=not gpu)):
         versions["trl"] = version_in(python, "trl")
         sides += [
             (name, python, "with_trl.py", {**options, "flags": dict(flags)}, threads)
@@ -84,7 +85,9 @@ def run(work: str, shape: str, *, rounds: int, worlds: Path, peers: Path, gpu: b
         found = paired.race([start(*side) for side in sides], rounds=rounds)
     for side in found.values():
         side |= shares(side)
-    settings = {name: value for name, value in options.items() if name not in ("folder", "order")}
+    settings = {"threads": threads} | {
+        name: value for name, value in options.items() if name not in ("folder", "order")
+    }
     return {
         "versions": versions,
         "options": settings,
@@ -130,7 +133,11 @@ def shares(side: Mapping[str, Any]) -> dict[str, Any]:
     per_second = [o / s for o, s in zip(side["operations"], side["seconds"], strict=True)]
     found = [rate / peak for rate, peak in zip(per_second, side["peak_operations"], strict=True)]
     rates = [t / s for t, s in zip(side["tokens"], side["seconds"], strict=True)]
-    return {"share_of_peak": [round(x, 4) for x in found], "tokens_per_second": [round(x, 1) for x in rates]}
+    return {
+        "share_of_peak": [round(x, 4) for x in found],
+        "median_share_of_peak": round(statistics.median(found), 4),
+        "tokens_per_second": [round(x, 1) for x in rates],
+    }
 
 
 def peer_python(folder: Path, *, required: bool) -> str | None:
@@ -138,6 +145,10 @@ def peer_python(folder: Path, *, required: bool) -> str | None:
     command = [sys.executable, "-m", "tools.peers.environment", "trl", str(folder.absolute())]
     made = subprocess.run(command, cwd=ROOT, check=required, stdout=subprocess.PIPE, text=True)
     return made.stdout.strip() if made.returncode == 0 else None
+
+
+def our_versions() -> dict[str, str]:
+    return {name: version(name) for name in ("clew", "torch", "transformers")}
 
 
 def version_in(python: str, package: str) -> str:
@@ -149,6 +160,7 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     """Options that all scripts of races share."""
     made = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--rounds", type=int, default=5)
+    made.add_argument("--threads", type=int, default=2, help="Of each side.")
     made.add_argument("--peers", type=Path, default=Path("runs/peers"), help="Folder of TRL's environment.")
     made.add_argument("--worlds", type=Path, default=Path("runs/worlds"), help="Folder of models and rows.")
     made.add_argument("--out", type=Path, help="Folder of results; benchmarks/results when absent.")
@@ -163,7 +175,7 @@ def main(description: str | None, works: Sequence[str]) -> None:
     asked = options.parse_args()
     shape = asked.shape or ("half" if asked.gpu else "small")
     for work in works:
-        found = run(work, shape, rounds=asked.rounds, worlds=asked.worlds, peers=asked.peers, gpu=asked.gpu)
+        found = run(work, shape, asked, gpu=asked.gpu)
         name = f"{work}-{shape}" + ("-gpu" if asked.gpu else "")
         flags = f" --shape {shape} --rounds {asked.rounds}" + (" --gpu" if asked.gpu else "")
         paired.write(

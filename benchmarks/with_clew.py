@@ -35,6 +35,8 @@ folder = Path(options["folder"])
 device = options.get("device", "cpu")
 spent: dict[str, float] = defaultdict(float)
 """Operations and tokens of the turn; seconds of what is measured apart."""
+imported_mib = pace.resident_mib()
+"""What Python and its libraries take before there is a model."""
 
 
 class Paced(Run):
@@ -42,7 +44,8 @@ class Paced(Run):
 
     def steps(self, total: int, state: State, *, save_every: int, keep: int | None) -> Iterator[Step]:
         learners = cast(TrainState, state).learners
-        pace.say(parameters=sum(p.numel() for x in learners.values() for p in cast(nn.Module, x.model).parameters()))
+        models = [cast(nn.Module, learner.model) for learner in learners.values()]
+        pace.say(parameters=sum(p.numel() for model in models for p in model.parameters()), imported_mib=imported_mib)
         for number in range(total):
             if not turns.mine():
                 sys.exit()
