@@ -13,6 +13,7 @@ from torch import Tensor
 from clew.batch import Batch, Model, evaluate
 from clew.config import Choice, Config, bound_to
 from clew.data.collate import collate, pad
+from clew.judges.ahead import generate_and_score
 from clew.losses.advantage import GROUP_ADVANTAGES, gae, whiten
 from clew.losses.kl import adaptive_coefficient, dual_coefficient, k1, k3
 from clew.types import Engine, Prompt, Reward, Rollout, Sampling, Score, Turn
@@ -122,8 +123,8 @@ def sampled(
 ) -> list[dict[str, Any]]:
     """Rollouts of the policy and their scores, as journal records."""
     engine.version = key[1]
-    rollouts = engine.generate(prompts, n=group, sampling=sampling, key=key)
-    return [to_record(r, s) for r, s in zip(rollouts, reward(rollouts), strict=True)]
+    rollouts, scores = generate_and_score(engine, reward, prompts, n=group, sampling=sampling, key=key)
+    return [to_record(r, s) for r, s in zip(rollouts, scores, strict=True)]
 
 
 def scored_groups(records: Sequence[Mapping[str, Any]], group: int) -> tuple[list[Rollout], list[Score], float]:

@@ -43,7 +43,7 @@ STEP_DIGITS = 6
 WORK = ("metrics.jsonl", "samples.jsonl", "journal", "checkpoints", "model", "feedback.sqlite", "result.json")
 """A run without any of these failed before its first step, and may be corrected."""
 HOW = re.compile(
-    r"(^|\.)(trackers(\..*)?|cache|keep|slots|max_batch_tokens|timeout_s|learner\.(max_tokens|gradient_checkpointing))$"
+    r"(^|\.)(trackers(\..*)?|at_once|cache|keep|slots|max_batch_tokens|timeout_s|learner\.(max_tokens|gradient_checkpointing))$"
 )
 """Options that say how a run is computed and watched, not what it computes: they may change while it goes on."""
 

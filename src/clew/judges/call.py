@@ -17,6 +17,11 @@ from clew.failure import Failure
 
 GRACE_S = 30.0
 STDERR = 2
+_LOCK = threading.Lock()
+_DEADLINES: list[float] = []
+"""Of the calls under way; several threads may call."""
+_LOOPS: list[asyncio.AbstractEventLoop] = []
+"""The one for all calls, behind those that something has blocked."""
 
 
 class Hangs(Failure):
@@ -77,13 +82,19 @@ def _awaited(value: Awaitable[Any]) -> "Future[Any]":
     async def come_to() -> Any:
         return await value
 
-    return asyncio.run_coroutine_threadsafe(come_to(), _loop())
+    return asyncio.run_coroutine_threadsafe(come_to(), _shared_loop())
+
+
+def _shared_loop() -> asyncio.AbstractEventLoop:
+    with _LOCK:
+        return _loop()
 
 
 @cache
 def _loop() -> asyncio.AbstractEventLoop:
     """One for all calls: the clients and semaphores that a function keeps between them belong to their loop."""
     loop = asyncio.new_event_loop()
+    _LOOPS.append(loop)
     threading.Thread(target=_turn, args=(loop,), daemon=True, name="async functions").start()
     return loop
 
@@ -96,11 +107,24 @@ def _turn(loop: asyncio.AbstractEventLoop) -> None:
 
 @contextmanager
 def _watchdog(timeout_s: float) -> Iterator[None]:
-    """Needs no interpreter: a thread in C."""
-    faulthandler.dump_traceback_later(timeout_s, exit=True, file=STDERR)
+    """Needs no interpreter: a thread in C. There is but one, so it waits for the latest of the calls under way."""
+    until = time.monotonic() + timeout_s
+    with _LOCK:
+        _DEADLINES.append(until)
+        _set_watchdog()
     try:
         yield
     finally:
+        with _LOCK:
+            _DEADLINES.remove(until)
+            _set_watchdog()
+
+
+def _set_watchdog() -> None:
+    if _DEADLINES:
+        left = max(_DEADLINES) - time.monotonic()
+        faulthandler.dump_traceback_later(max(left, GRACE_S), exit=True, file=STDERR)
+    else:
         faulthandler.cancel_dump_traceback_later()
 
 
@@ -110,7 +134,7 @@ def _stacks() -> str:
         f"{names.get(ident, ident)}:\n{''.join(traceback.format_stack(frame))}"
         for ident, frame in sys._current_frames().items()
     ]
-    tasks = asyncio.all_tasks(_loop()) if _loop.cache_info().currsize else ()
+    tasks = [task for loop in list(_LOOPS) for task in asyncio.all_tasks(loop)]
     return "\n".join([*threads, *(f"{task.get_name()}:\n{_awaits(task.get_coro())}" for task in tasks)])
 
 

@@ -3,10 +3,11 @@
 import inspect
 import math
 import traceback
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from numbers import Real
-from typing import Annotated, Any, Self, cast
+from typing import Annotated, Any, Literal, Self, cast
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -14,6 +15,7 @@ from clew.batch import evaluate
 from clew.config import Choice, Config, Function, ModelName, import_function
 from clew.data.collate import collate
 from clew.failure import Failure
+from clew.judges.ahead import Asked, GroupWise, ahead
 from clew.judges.call import Hangs, call_within
 from clew.models.device import Device
 from clew.models.load import load_judge
@@ -23,6 +25,13 @@ from clew.types import Reward, Rollout, Score
 
 RewardFunction = Callable[..., Sequence[float | None] | Awaitable[Sequence[float | None]]]
 TIMEOUT_S = 1800.0
+Per = Literal["batch", "group"]
+
+
+def check_threads(per: Per, timeout_s: float | None) -> None:
+    """Raises ValueError for groups to be asked in threads and in the main thread."""
+    if per == "group" and timeout_s is None:
+        raise ValueError("per: group calls in threads, and timeout_s: null in the main thread; set a timeout_s")
 
 
 class RewardSource(Config):
@@ -37,11 +46,22 @@ class RewardSource(Config):
     """Bound on the absolute value, before the weight."""
     timeout_s: float | None = Field(default=TIMEOUT_S, gt=0)
     """For one call of the function, in a thread of its own; null waits for ever, and calls it in the main thread."""
+    per: Per = "batch"
+    """batch: the function is called once, with all completions of a step. group: once a prompt, as soon as its
+    completions are there, while others are being sampled: for functions that wait, and compare nothing across
+    prompts."""
+    at_once: int = Field(default=8, ge=1)
+    """Calls under way at the same time, per: group; the function must bear them, in different threads."""
 
     @model_validator(mode="after")
     def _is_one_of_both(self) -> Self:
         if (self.model is None) == (self.function is None):
             raise ValueError(f"a reward is either a model or a function; got {self!r}")
+        if self.per == "group" and self.model is not None:
+            raise ValueError(
+                "per: group is for functions; a reward model reads all completions together, which is quicker"
+            )
+        check_threads(self.per, self.timeout_s)
         return self
 
 
@@ -60,13 +80,32 @@ def make_reward(sources: Sequence[RewardSource], policy: Policy, *, max_tokens: 
 
     Raises ConfigError or ValueError for a source that cannot judge this policy's tokens.
     """
-    named = [(_name(s, i), s, _make_one(s, policy, max_tokens)) for i, s in enumerate(sources)]
+    return _WeightedSum([(_name(s, i), s, _make_one(s, policy, max_tokens)) for i, s in enumerate(sources)])
 
-    def total(rollouts: Sequence[Rollout]) -> list[Score]:
-        columns = [(name, source, reward(rollouts)) for name, source, reward in named]
-        return [_combine([(name, s, scores[i].value) for name, s, scores in columns]) for i in range(len(rollouts))]
 
-    return total
+class _WeightedSum:
+    def __init__(self, summands: Sequence[tuple[str, RewardSource, Reward]]) -> None:
+        self._summands = summands
+
+    def __call__(self, rollouts: Sequence[Rollout]) -> list[Score]:
+        return self._sums([reward(rollouts) for _, _, reward in self._summands])
+
+    @contextmanager
+    def ahead(self) -> Iterator[Asked]:
+        with ExitStack() as stack:
+            asked = [stack.enter_context(ahead(reward)) for _, _, reward in self._summands]
+            early = [one.finished for one in asked if one.finished is not None]
+
+            def finished(place: int, rollouts: Sequence[Rollout]) -> None:
+                for tell in early:
+                    tell(place, rollouts)
+
+            yield Asked(lambda all_: self._sums([one.scores(all_) for one in asked]), finished if early else None)
+
+    def _sums(self, columns: Sequence[Sequence[Score]]) -> list[Score]:
+        known = [(name, source) for name, source, _ in self._summands]
+        rows = zip(*columns, strict=True)
+        return [_combine([(*of, score.value) for of, score in zip(known, row, strict=True)]) for row in rows]
 
 
 def _combine(values: list[tuple[str, RewardSource, float | None]]) -> Score:
@@ -84,7 +123,7 @@ def _make_one(source: RewardSource, policy: Policy, max_tokens: int) -> Reward:
         judge = load_judge(source.model, policy, device=cast(Device, policy.device.type))
         return partial(score_with_model, judge, max_tokens=max_tokens)
     assert source.function is not None
-    return chosen_reward(source.function, source.timeout_s)
+    return chosen_reward(source.function, source.timeout_s, per=source.per, at_once=source.at_once)
 
 
 def _name(source: RewardSource, i: int) -> str:
@@ -101,9 +140,10 @@ def score_with_model(model: ScalarModel, rollouts: Sequence[Rollout], *, max_tok
     return [Score((s - model.centre) / model.scale) for s in scores.tolist()]
 
 
-def chosen_reward(choice: Choice, timeout_s: float | None) -> Reward:
+def chosen_reward(choice: Choice, timeout_s: float | None, *, per: Per = "batch", at_once: int = 1) -> Reward:
     """`module:function` with its options. Raises ConfigError when there is none."""
-    return function_reward(import_function(choice.name), timeout_s, **choice.options)
+    reward = function_reward(import_function(choice.name), timeout_s, **choice.options)
+    return GroupWise(reward, at_once) if per == "group" else reward
 
 
 def function_reward(function: RewardFunction, timeout_s: float | None = TIMEOUT_S, /, **options: Any) -> Reward:

@@ -1,10 +1,10 @@
 """Labels: sample answers, make tasks of them, let raters judge, keep everything in the store, export for training."""
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from clew.config import Choice, Config, Function, ModelName, Training, bound_to
 from clew.data.chat import Codec, Encoding
@@ -14,7 +14,8 @@ from clew.feedback.export import EXPORTS, write_rows
 from clew.feedback.raters import RATERS, SimulatedRater
 from clew.feedback.records import Feedback, Item, Task
 from clew.feedback.store import Store
-from clew.judges.score import TIMEOUT_S, chosen_reward
+from clew.judges.ahead import generate_and_score
+from clew.judges.score import TIMEOUT_S, Per, check_threads, chosen_reward
 from clew.models.load import load_policy
 from clew.runs import NoState, Run
 from clew.track import trackers
@@ -55,9 +56,18 @@ class Label(Training):
     """`module:function`, the reward that simulated raters see through their weaknesses."""
     timeout_s: float | None = Field(default=TIMEOUT_S, gt=0)
     """For one call of gold, as of a reward."""
+    per: Per = "batch"
+    """Whether gold is called once a batch or, while others are being sampled, once a prompt (`group`), as a reward."""
+    at_once: int = Field(default=8, ge=1)
+    """Calls of gold under way at the same time, per: group."""
     batch: int = Field(default=64, ge=1)
     """Prompts sampled at once."""
     slots: int = Field(default=64, ge=1)
+
+    @model_validator(mode="after")
+    def _can_be_asked(self) -> Self:
+        check_threads(self.per, self.timeout_s)
+        return self
 
 
 def run(config: Label) -> None:
@@ -69,7 +79,7 @@ def run(config: Label) -> None:
         examples = without_repeats(load_examples(config.data))
         prompts = codec.prompts(examples, config.sampling.max_tokens)
         asked = {e.id: e.prompt for e in examples}
-        gold = chosen_reward(config.gold, config.timeout_s)
+        gold = chosen_reward(config.gold, config.timeout_s, per=config.per, at_once=config.at_once)
         store = Store.open(run.folder / "feedback.sqlite")
         collect(LocalEngine(policy, slots=config.slots), prompts, asked, make_raters(config), gold, store, config, run)
         for name, export in EXPORTS.items():
@@ -91,11 +101,10 @@ def collect(
     total = -(-len(prompts) // config.batch)
     for step in run.steps(total, NoState(), save_every=config.save_every, keep=config.keep):
         batch = prompts[step.number * config.batch : (step.number + 1) * config.batch]
-        rollouts = engine.generate(
-            batch, n=config.answers, sampling=config.sampling.sampling(), key=(config.seed, step.number)
-        )
+        how, key = config.sampling.sampling(), (config.seed, step.number)
+        rollouts, judged_so = generate_and_score(engine, gold, batch, n=config.answers, sampling=how, key=key)
         found = [item_of(r, asked[r.prompt_id]) for r in rollouts]
-        scores = {item.id: s.value for item, s in zip(found, gold(rollouts), strict=True)}
+        scores = {item.id: s.value for item, s in zip(found, judged_so, strict=True)}
         items = {item.id: item for item in found}
         rng = np.random.default_rng([config.seed, step.number])
         groups = [found[i : i + config.answers] for i in range(0, len(found), config.answers)]
