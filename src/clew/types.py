@@ -117,17 +117,29 @@ class Sampling:
     top_p: float = 1.0
 
 
+Finished = Callable[[int, Sequence[Rollout]], None]
+"""Told a prompt's place and its rollouts, once all of them are there."""
+
+
 class Engine(Protocol):
     """Turns prompts into rollouts."""
 
     version: int
     """Of the weights in use; written into every rollout."""
 
-    def generate(self, prompts: Sequence[Prompt], *, n: int, sampling: Sampling, key: tuple[int, int]) -> list[Rollout]:
+    def generate(
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        n: int,
+        sampling: Sampling,
+        key: tuple[int, int],
+        finished: Finished | None = None,
+    ) -> list[Rollout]:
         """`n` rollouts a prompt, those of one prompt contiguous, in the order of `prompts`.
 
         `key` = (seed, step): the same key, prompt id, sample number and weights give the same rollout, whatever
-        else is in the batch.
+        else is in the batch. `finished` is told of each prompt once all its rollouts are there.
         """
         ...
 

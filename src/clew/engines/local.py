@@ -7,20 +7,20 @@ forward at the same temperature.
 
 from collections import Counter, deque
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from clew.batch import Batch
+from clew.engines.cache import make_decoder, moves
 from clew.engines.noise import stream_key, uniforms
 from clew.failure import memory_for
-from clew.models.layout import Layout, Options, attend_block
 from clew.models.policy import Policy
-from clew.models.trunk import Trunk
-from clew.types import Prompt, Rollout, Sampling, Stop, Turn
+from clew.types import Finished, Prompt, Rollout, Sampling, Stop, Turn
+
+BLOCK = 64
+"""Tokens whose probabilities are added up before one of them is looked for."""
 
 
 class LocalEngine:
@@ -38,7 +38,15 @@ class LocalEngine:
 
     @memory_for("sampling", advice="lower slots")
     @torch.no_grad()
-    def generate(self, prompts: Sequence[Prompt], *, n: int, sampling: Sampling, key: tuple[int, int]) -> list[Rollout]:
+    def generate(
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        n: int,
+        sampling: Sampling,
+        key: tuple[int, int],
+        finished: Finished | None = None,
+    ) -> list[Rollout]:
         """`n` rollouts a prompt, in the order of `prompts`, each ending with a stop token or cut by length.
 
         top_k and top_p change what is drawn, not the recorded log-probabilities. Raises ValueError when a prompt
@@ -46,31 +54,36 @@ class LocalEngine:
         """
         self._check(prompts, sampling)
         slots = max(n, min(self.slots, n * len(prompts)))
+        longest = max(len(p.tokens) for p in prompts)
+        decoder = make_decoder(
+            self.policy.trunk, slots=slots, n=n, longest_prompt=longest, max_tokens=sampling.max_tokens
+        )
         waiting = deque(sorted(range(len(prompts)), key=lambda p: -len(prompts[p].tokens)))
-        decoder = _decoder(self.policy.trunk, slots, max(len(p.tokens) for p in prompts) + sampling.max_tokens)
         live = Live(slots, sampling.max_tokens, self.policy.device)
         stops = torch.tensor(sorted(self.policy.stop_ids), device=self.policy.device)
         first = [n * earlier for earlier in _occurrences(prompts)]  # a prompt that comes again goes on counting samples
-        finished: dict[tuple[int, int], tuple[list[int], list[float], Stop]] = {}
+        groups: list[dict[int, Rollout]] = [{} for _ in prompts]
         states: list[Tensor] = []
         while waiting or live.count:
             free = slots - live.count
-            if waiting and free >= n and (free >= slots // 4 or live.count == 0):
-                entering = [waiting.popleft() for _ in range(min(free // n, len(waiting)))]
+            if waiting and free >= n and (free >= slots // 4 or live.count == 0) and (room := decoder.room()):
+                entering = [waiting.popleft() for _ in range(min(free // n, len(waiting), room))]
                 states.append(decoder.read([prompts[p].tokens for p in entering], n, live.count))
                 for p in entering:
                     keys = [stream_key(*key, prompts[p].id, j) for j in range(first[p], first[p] + n)]
                     live.enter(p, len(prompts[p].tokens), keys)
-            logits = self.policy.head(torch.cat(states)).float()
-            tokens, logps = sample(logits, live.noise(), sampling)
+            tokens, logps = sample(self.policy.head(torch.cat(states)).float(), live.noise(), sampling)
             live.write(tokens, logps)
             ended = torch.isin(tokens, stops).cpu().numpy()
             done = ended | live.full()
             if done.any():
-                finished.update(live.leave(done, ended))
+                for p, number, *written in live.leave(done, ended):
+                    groups[p][number] = self._rollout(prompts[p], *written)
+                    if finished is not None and len(groups[p]) == n:
+                        finished(p, [groups[p][j] for j in range(n)])
                 tokens = tokens[decoder.compact(done)]
             states = [decoder.step(tokens, live.lengths())] if live.count else []
-        return [self._rollout(prompt, *finished[p, j]) for p, prompt in enumerate(prompts) for j in range(n)]
+        return [group[j] for group in groups for j in range(n)]
 
     def _check(self, prompts: Sequence[Prompt], sampling: Sampling) -> None:
         context = self.policy.trunk.context
@@ -122,26 +135,42 @@ def sample(logits: Tensor, noise: Tensor, sampling: Sampling) -> tuple[Tensor, T
     (temperature 0) reports those of temperature 1.
     """
     temperature = sampling.temperature or 1.0
-    logps = (logits / temperature).log_softmax(1)
-    if sampling.temperature == 0:
-        tokens = logps.argmax(1)
-    else:
-        cumulative = _truncated(logps, sampling).exp().double().cumsum(1)
-        drawn = noise.to(logits.device)[:, None] * cumulative[:, -1:]
-        tokens = torch.searchsorted(cumulative, drawn, right=True)[:, 0].clamp(max=logits.shape[1] - 1)
-    return tokens, logps.gather(1, tokens[:, None])[:, 0]
+    probs = (logits if temperature == 1.0 else logits / temperature).softmax(1)
+    tokens = probs.argmax(1) if sampling.temperature == 0 else invert(_truncated(probs, sampling), noise)
+    return tokens, probs.gather(1, tokens[:, None])[:, 0].log()
 
 
-def _truncated(logps: Tensor, sampling: Sampling) -> Tensor:
-    if sampling.top_k is not None and sampling.top_k < logps.shape[1]:
-        kept = logps.topk(sampling.top_k, dim=1).values[:, -1:]
-        logps = logps.masked_fill(logps < kept, -torch.inf)
+def invert(weights: Tensor, noise: Tensor) -> Tensor:
+    """The place [A] that has a share `noise` [A] of each row's weights before it: first its block, then within."""
+    blocks = F.pad(weights, (0, -weights.shape[1] % BLOCK)).unflatten(1, (-1, BLOCK))
+    cumulative = blocks.sum(2).double().cumsum(1)
+    drawn = noise.to(weights.device)[:, None] * cumulative[:, -1:]
+    block = _first_beyond(cumulative, drawn)
+    before = F.pad(cumulative, (1, 0)).gather(1, block)
+    inside = blocks[torch.arange(len(blocks), device=blocks.device), block[:, 0]].double().cumsum(1)
+    return (block * BLOCK + _first_beyond(inside, drawn - before))[:, 0]
+
+
+def _first_beyond(cumulative: Tensor, drawn: Tensor) -> Tensor:
+    """First place [A, 1] whose sum exceeds `drawn`: one of weight above zero, also where rounding drew too much."""
+    below = torch.minimum(drawn, cumulative[:, -1:] * (1 - 1e-12))
+    return torch.searchsorted(cumulative, below, right=True)
+
+
+def _truncated(probs: Tensor, sampling: Sampling) -> Tensor:
+    if sampling.top_k is not None and sampling.top_k < probs.shape[1]:
+        kept = probs.topk(sampling.top_k, dim=1).values[:, -1:]
+        probs = probs.masked_fill(probs < kept, 0.0)
     if sampling.top_p < 1.0:
-        ordered, places = logps.softmax(1).sort(dim=1, descending=True)
-        beyond = ordered.cumsum(1) - ordered >= sampling.top_p
+        ordered, places = probs.sort(dim=1, descending=True)
+        beyond = ordered.cumsum(1) - ordered >= sampling.top_p * ordered.sum(1, keepdim=True)
         beyond[:, 0] = False
-        logps = logps.masked_fill(torch.zeros_like(beyond).scatter(1, places, beyond), -torch.inf)
-    return logps
+        probs = probs.masked_fill(torch.zeros_like(beyond).scatter(1, places, beyond), 0.0)
+    return probs
+
+
+Left = tuple[int, int, list[int], list[float], Stop]
+"""Prompt, number of the sample, its tokens, their log-probabilities, why it ended."""
 
 
 class Live:
@@ -179,13 +208,13 @@ class Live:
         """Tokens of each live sequence, prompt and last token included."""
         return self._prompt_length[: self.count] + self._written[: self.count]
 
-    def leave(self, done: np.ndarray, ended: np.ndarray) -> dict[tuple[int, int], tuple[list[int], list[float], Stop]]:
-        left: dict[tuple[int, int], tuple[list[int], list[float], Stop]] = {}
+    def leave(self, done: np.ndarray, ended: np.ndarray) -> list[Left]:
+        left: list[Left] = []
         for i in done.nonzero()[0].tolist():
             prompt, number = self._job[i].tolist()
             written = int(self._written[i])
             stop: Stop = "end" if ended[i] else "length"
-            left[prompt, number] = self._tokens[i, :written].tolist(), self._logps[i, :written].tolist(), stop
+            left.append((prompt, number, self._tokens[i, :written].tolist(), self._logps[i, :written].tolist(), stop))
         holes, movers = moves(done)
         for state in (self._job, self._key, self._prompt_length, self._written):
             state[holes] = state[movers]
@@ -193,152 +222,3 @@ class Live:
             buffer[holes] = buffer[movers]
         self.count -= int(done.sum())
         return left
-
-
-def moves(done: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Which sequences from the end fill the holes that finished ones leave in front."""
-    remaining = len(done) - int(done.sum())
-    return done[:remaining].nonzero()[0], (~done[remaining:]).nonzero()[0] + remaining
-
-
-class Decoder(Protocol):
-    """States for the next token of every live sequence."""
-
-    def read(self, prompts: list[Sequence[int]], n: int, first: int) -> Tensor:
-        """Read prompts into slots from `first` on, n slots each: [len(prompts) * n, D]."""
-        ...
-
-    def step(self, tokens: Tensor, lengths: np.ndarray) -> Tensor:
-        """Append one token to every live sequence, now of these lengths: [A] -> [A, D]."""
-        ...
-
-    def compact(self, done: np.ndarray) -> Tensor:
-        """Drop finished sequences and close the holes; the order in which the rest now stand."""
-        ...
-
-
-def _decoder(trunk: Trunk, slots: int, width: int) -> Decoder:
-    return Cached(trunk, slots, width) if trunk.packed else Recomputed(trunk, slots, width)
-
-
-@dataclass
-class _Write:
-    """Packed tokens `source` go to (slot, column) of the cache."""
-
-    source: Tensor
-    slot: Tensor
-    column: Tensor
-
-
-class Cached:
-    """Keys and values of every slot, preallocated: [S, H_kv, width, D] a layer."""
-
-    def __init__(self, trunk: Trunk, slots: int, width: int) -> None:
-        self._trunk = trunk
-        self._shape = (slots, width)
-        self._store: dict[int, tuple[Tensor, Tensor]] = {}
-
-    def read(self, prompts: list[Sequence[int]], n: int, first: int) -> Tensor:
-        device = self._trunk.module.device
-        lengths = torch.tensor([len(p) for p in prompts])
-        real = torch.arange(int(lengths.max())) < lengths[:, None]
-        tokens = torch.zeros(real.shape, dtype=torch.long)
-        tokens[real] = torch.tensor([t for p in prompts for t in p])
-        tokens, real = tokens.to(device), real.to(device)
-        layout = Layout.of(tokens, real, torch.zeros_like(real), share=False)
-        row, column = real.nonzero().unbind(1)
-        copy = torch.arange(n, device=device)[:, None]
-        write = _Write(layout.index[row, column].repeat(n), (first + row * n + copy).flatten(), column.repeat(n))
-        states = self._trunk.encode_packed(layout.tokens, layout.positions, _Reading(self, layout, write))
-        last = layout.index.gather(1, lengths[:, None].to(device) - 1)[:, 0]
-        return states[last].repeat_interleave(n, 0)
-
-    def step(self, tokens: Tensor, lengths: np.ndarray) -> Tensor:
-        at = torch.from_numpy(lengths - 1).to(tokens.device)
-        return self._trunk.encode_packed(tokens, at, _Stepping(self, at, int(lengths.max())))
-
-    def compact(self, done: np.ndarray) -> Tensor:
-        holes, movers = (torch.from_numpy(x) for x in moves(done))
-        for pair in self._store.values():
-            for cache in pair:
-                cache[holes] = cache[movers]
-        order = torch.arange(len(done) - int(done.sum()))
-        order[holes] = movers
-        return order
-
-    def write(self, layer: int, key: Tensor, value: Tensor, write: _Write) -> tuple[Tensor, Tensor]:
-        if layer not in self._store:
-            slots, width = self._shape
-            shape = (slots, key.shape[1], width)
-            # Zeros, not empty: what lies beyond a sequence's end is multiplied by zero, and NaN times zero is NaN.
-            self._store[layer] = key.new_zeros(*shape, key.shape[3]), value.new_zeros(*shape, value.shape[3])
-        keys, values = self._store[layer]
-        keys[write.slot, :, write.column] = key[0].transpose(0, 1)[write.source]
-        values[write.slot, :, write.column] = value[0].transpose(0, 1)[write.source]
-        return keys, values
-
-
-@dataclass
-class _Reading:
-    """Attention while prompts are read: packed, and written to the slots of every sample."""
-
-    cache: Cached
-    layout: Layout
-    to: _Write
-
-    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, options: Options) -> Tensor:
-        self.cache.write(layer, key, value, self.to)
-        return self.layout.attend(layer, query, key, value, options)
-
-
-class _Stepping:
-    """Attention of one new token a sequence over its slot."""
-
-    def __init__(self, cache: Cached, at: Tensor, width: int) -> None:
-        rows = torch.arange(len(at), device=at.device)
-        self._cache, self._width = cache, width
-        self._to = _Write(rows, rows, at)
-        self._distance = (at[:, None] - torch.arange(width, device=at.device))[:, None, None]
-
-    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, options: Options) -> Tensor:
-        stored = self._cache.write(layer, key, value, self._to)
-        keys, values = (x[: query.shape[2], :, : self._width] for x in stored)
-        mask = self._distance >= 0
-        if options.window is not None and options.window < self._width:
-            mask = mask & (self._distance < options.window)
-        # Query heads that share a key head stand as rows of one block: [A, H_kv, H / H_kv, D].
-        grouped = query[0].transpose(0, 1).unflatten(1, (keys.shape[1], -1))
-        return attend_block(grouped, keys, values, mask, options).flatten(1, 2)[None]
-
-
-class Recomputed:
-    """For models that cannot attend through our cache (state-space layers): all tokens again at every step."""
-
-    def __init__(self, trunk: Trunk, slots: int, width: int) -> None:
-        self._trunk = trunk
-        self._tokens = torch.zeros(slots, width, dtype=torch.long, device=trunk.module.device)
-
-    def read(self, prompts: list[Sequence[int]], n: int, first: int) -> Tensor:
-        for i, prompt in enumerate(prompts):
-            self._tokens[first + i * n : first + (i + 1) * n, : len(prompt)] = torch.tensor(list(prompt))
-        lengths = np.repeat([len(p) for p in prompts], n)
-        return self._states(slice(first, first + len(lengths)), lengths)
-
-    def step(self, tokens: Tensor, lengths: np.ndarray) -> Tensor:
-        self._tokens[torch.arange(len(lengths)), torch.from_numpy(lengths - 1)] = tokens
-        return self._states(slice(0, len(lengths)), lengths)
-
-    def compact(self, done: np.ndarray) -> Tensor:
-        holes, movers = (torch.from_numpy(x) for x in moves(done))
-        self._tokens[holes] = self._tokens[movers]
-        order = torch.arange(len(done) - int(done.sum()))
-        order[holes] = movers
-        return order
-
-    def _states(self, rows: slice, lengths: np.ndarray) -> Tensor:
-        tokens = self._tokens[rows, : int(lengths.max())]
-        ends = torch.from_numpy(lengths).to(tokens.device)
-        real = torch.arange(tokens.shape[1], device=tokens.device) < ends[:, None]
-        item = torch.arange(len(tokens), device=tokens.device)
-        states, index = self._trunk.encode(Batch(tokens, real, torch.zeros_like(real), item, torch.zeros_like(item)))
-        return states[index.gather(1, ends[:, None] - 1)[:, 0]]

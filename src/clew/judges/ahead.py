@@ -11,10 +11,7 @@ from operator import attrgetter
 from queue import SimpleQueue
 from typing import Protocol, runtime_checkable
 
-from clew.types import Engine, Prompt, Reward, Rollout, Sampling, Score
-
-Finished = Callable[[int, Sequence[Rollout]], None]
-"""Told a prompt's place and its rollouts, once all of them are there."""
+from clew.types import Engine, Finished, Prompt, Reward, Rollout, Sampling, Score
 
 
 @dataclass(frozen=True)
@@ -76,8 +73,7 @@ def generate_and_score(
 ) -> tuple[list[Rollout], list[Score]]:
     """Rollouts and their scores, as `reward(engine.generate(…))` gives them."""
     with ahead(reward) as asked:
-        told = {} if asked.finished is None else {"finished": asked.finished}
-        rollouts = engine.generate(prompts, n=n, sampling=sampling, key=key, **told)
+        rollouts = engine.generate(prompts, n=n, sampling=sampling, key=key, finished=asked.finished)
         return rollouts, asked.scores(rollouts)
 
 

@@ -10,60 +10,58 @@ from torch.utils.checkpoint import checkpoint
 
 from clew.models.trunk import Trunk
 
-CHUNK = 1 << 22
-"""Logits computed at once (16 MiB in float32)."""
-KEEP = 1 << 24
-"""Logits that may stay in memory for the backward pass; beyond, they are computed again there."""
+KEPT = 1 << 24
+"""Logits in memory at once (64 MiB in float32); where there are more, the backward pass computes them again."""
 
 Head = Callable[[Tensor], Tensor]
 
 
 class _TokenStats(torch.autograd.Function):
-    """Log-probability of each target and entropy of each row, saving nothing but the logits."""
+    """Log-probability of each target and entropy of each row, saving nothing but the probabilities."""
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        lse = logits.logsumexp(1)
-        logps = logits.gather(1, targets[:, None])[:, 0] - lse
-        entropy = lse - torch.linalg.vecdot((logits - lse[:, None]).exp_(), logits)
-        ctx.save_for_backward(logits, targets, lse, entropy)
-        return logps, entropy
+        ctx.set_materialize_grads(False)
+        top, at = logits.max(1, keepdim=True)
+        probs = logits.softmax(1)
+        lse = (top - probs.gather(1, at).log())[:, 0]  # the largest probability is at least 1 / V
+        entropy = lse - torch.linalg.vecdot(probs, logits)
+        ctx.save_for_backward(probs, targets, entropy)
+        return logits.gather(1, targets[:, None])[:, 0] - lse, entropy
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grad_outputs: Tensor | None) -> tuple[Tensor, None]:  # type: ignore[override]
-        grad_logps, grad_entropy = grad_outputs
-        logits, targets, lse, entropy = ctx.saved_tensors
-        log_probs = logits - lse[:, None]
-        probs = log_probs.exp()
-        grad = torch.zeros_like(probs) if grad_logps is None else -grad_logps[:, None] * probs
-        if grad_logps is not None:
-            grad.scatter_add_(1, targets[:, None], grad_logps[:, None])
+    def backward(ctx: Any, grad_logps: Tensor | None, grad_entropy: Tensor | None) -> tuple[Tensor | None, None]:  # type: ignore[override]
+        probs, targets, entropy = ctx.saved_tensors
         if grad_entropy is not None:  # dH/dz = -p (log p + H)
-            grad -= grad_entropy[:, None] * probs * (log_probs + entropy[:, None])
-        return grad, None
+            slope = torch.special.xlogy(probs, probs).addcmul_(probs, entropy[:, None]).mul_(-grad_entropy[:, None])
+        if grad_logps is None:
+            return (None if grad_entropy is None else slope), None
+        grad = probs.mul_(-grad_logps[:, None])  # in place: a second backward pass would fail, and say so
+        grad.scatter_add_(1, targets[:, None], grad_logps[:, None])
+        return (grad if grad_entropy is None else grad.add_(slope)), None
 
 
 def token_stats(head: Head, hidden: Tensor, targets: Tensor, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
     """log p(target) and entropy of softmax(head(hidden) / temperature): [S, D], [S] -> [S], [S], float32 at least."""
 
-    def chunk_stats(h: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    def stats(h: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         logits = head(h)
         logits = logits if logits.dtype == torch.float64 else logits.float()
         scaled = logits if temperature == 1.0 else logits / temperature
         return _TokenStats.apply(scaled, y)  # type: ignore[return-value]
 
     vocab = head(hidden[:1].detach()).shape[1] if len(hidden) else 1
-    size = max(1, CHUNK // vocab)
+    size = max(1, KEPT // vocab)
     if len(hidden) <= size:
-        return chunk_stats(hidden, targets)
-    keep = len(hidden) * vocab <= KEEP or not torch.is_grad_enabled()
+        return stats(hidden, targets)
     chunks = zip(hidden.split(size), targets.split(size), strict=True)
-    stats = [
-        chunk_stats(h, y) if keep else checkpoint(chunk_stats, h, y, use_reentrant=False)  # type: ignore[misc]
+    again = torch.is_grad_enabled()
+    found = [
+        checkpoint(stats, h, y, use_reentrant=False) if again else stats(h, y)  # type: ignore[misc]
         for h, y in chunks
     ]
-    logps, entropy = zip(*stats, strict=True)
+    logps, entropy = zip(*found, strict=True)
     return torch.cat(logps), torch.cat(entropy)
 
 

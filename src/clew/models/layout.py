@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+
+from clew.models.attention import Options, attend_block
 
 MIN_SHARED = 4
 """Shared prompts shorter than this are cheaper to encode twice."""
@@ -19,32 +20,6 @@ CHEAP_AREA = 1 << 14
 
 class Attends(Protocol):
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, options: "Options") -> Tensor: ...
-
-
-class Options(NamedTuple):
-    """What a layer asks of its attention beyond query, key and value."""
-
-    scaling: float | None
-    dropout: float
-    window: int | None
-    softcap: float | None
-
-
-def attend_block(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, options: Options) -> Tensor:
-    """Softmax attention of [R, H, Tq, D] over [R, H_kv, Tk, D]; mask bool, True to attend, None for causal."""
-    groups = query.shape[1] // key.shape[1]
-    if groups > 1:
-        key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
-    if options.softcap is None:
-        return F.scaled_dot_product_attention(
-            query, key, value, mask, options.dropout, is_causal=mask is None, scale=options.scaling
-        )
-    scale = options.scaling if options.scaling is not None else query.shape[-1] ** -0.5
-    logits = options.softcap * torch.tanh(query @ key.transpose(-1, -2) * scale / options.softcap)
-    if mask is None:
-        mask = torch.ones(logits.shape[-2:], dtype=torch.bool, device=logits.device).tril()
-    weights = logits.masked_fill(~mask, -torch.inf).softmax(-1)
-    return F.dropout(weights, options.dropout) @ value
 
 
 class Block(NamedTuple):

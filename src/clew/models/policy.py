@@ -48,7 +48,7 @@ class Policy(nn.Module):
         batch = batch.to(self.device)
         states, index = self.trunk.encode(batch)
         logps, entropy = token_stats(
-            self.head, states[before(batch, index)], batch.tokens[batch.mask], self.temperature
+            self.head, states.index_select(0, before(batch, index)), batch.tokens[batch.mask], self.temperature
         )
         return Outputs(logps=spread(logps, batch.mask), entropy=spread(entropy, batch.mask))
 

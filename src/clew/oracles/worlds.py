@@ -16,7 +16,7 @@ from clew.batch import Batch, Outputs
 from clew.data.chat import Encoded
 from clew.data.collate import collate
 from clew.engines.noise import stream_key, uniforms
-from clew.types import Prompt, Rollout, Sampling
+from clew.types import Finished, Prompt, Rollout, Sampling
 
 EOS = 0
 
@@ -157,7 +157,15 @@ class TableEngine:
         self.drawn_at = drawn_at
 
     @torch.no_grad()
-    def generate(self, prompts: Sequence[Prompt], *, n: int, sampling: Sampling, key: tuple[int, int]) -> list[Rollout]:
+    def generate(
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        n: int,
+        sampling: Sampling,
+        key: tuple[int, int],
+        finished: Finished | None = None,
+    ) -> list[Rollout]:
         tree = self.policy.tree
         logps = (self.policy.logits / (self.drawn_at or sampling.temperature)).log_softmax(1)
         cumulative = logps.exp().cumsum(1).numpy()
@@ -171,7 +179,11 @@ class TableEngine:
             written.append((token, logps.numpy()[row, token]))
             offset, state = offset + tree.vocab**t, state * tree.vocab + token
         asked = [p for p in prompts for _ in range(n)]
-        return [self._rollout(p, [(int(w[0][i]), float(w[1][i])) for w in written]) for i, p in enumerate(asked)]
+        drawn = [self._rollout(p, [(int(w[0][i]), float(w[1][i])) for w in written]) for i, p in enumerate(asked)]
+        if finished is not None:
+            for place in range(len(prompts)):
+                finished(place, drawn[n * place : n * (place + 1)])
+        return drawn
 
     def _rollout(self, prompt: Prompt, written: list[tuple[int, float]]) -> Rollout:
         tokens = [token for token, _ in written]
