@@ -3,7 +3,9 @@ BIN := $(if $(VIRTUAL_ENV),$(VIRTUAL_ENV)/bin,.venv/bin)
 PYTHON ?= python3
 PIP = $(BIN)/pip install --quiet --constraint constraints.txt
 
-.PHONY: quickstart test check bench parity docs clean
+RACES = dpo reward kwise sft generate grpo ppo
+
+.PHONY: quickstart test check bench bench-table bench-check parity docs clean
 
 quickstart: $(BIN)/clew   ## from text to a better model in some minutes, offline; ends with the report's path
 	$(BIN)/clew try
@@ -18,8 +20,18 @@ check: $(BIN)/pytest   ## format, lint, types, layers, duplication
 	$(BIN)/lint-imports
 	$(BIN)/python tools/duplication.py
 
-bench: $(BIN)/clew   ## the benchmark of the alarmsover ten seeds, about an hour; writes benchmarks/results/
+bench: $(BIN)/clew   ## the alarms over ten seeds, about an hour; the races against TRL, hours; writes benchmarks/results/
 	$(BIN)/python benchmarks/alarms.py
+	for work in $(RACES); do $(BIN)/python benchmarks/$$work.py || exit 1; done
+	$(BIN)/python benchmarks/dpo.py --shape wide
+	$(BIN)/python benchmarks/memory.py
+	$(BIN)/python benchmarks/scaling.py
+
+bench-table: $(BIN)/clew   ## docs/performance.md from benchmarks/results/
+	$(BIN)/python benchmarks/table.py
+
+bench-check: $(BIN)/clew   ## the stored races anew, fewer rounds; fails where a ratio fell by more than 15 %
+	$(BIN)/python benchmarks/check.py
 
 parity: $(BIN)/pytest   ## TRL's and OpenRLHF's losses, asked anew, against ours; writes tests/golden/ and docs/parity.md
 	$(BIN)/python -m tools.parity record runs/parity

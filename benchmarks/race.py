@@ -40,6 +40,8 @@ class Race:
     peers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, Mapping[str, Any]])
     options: Mapping[str, Any] = field(default_factory=dict[str, Any])
     clew: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: {"clew": {}})
+    same_losses: bool = True
+    """False where each side learns from what it sampled itself."""
 
 
 ROLLOUTS = {"group": 8, "max_tokens": 64, "kl": 0.04}
@@ -59,6 +61,7 @@ RACES = {
         "rollouts.jsonl",
         peers={"TRL": {}, "TRL best": {**PLAIN, "cache_implementation": "static"}},
         options=ROLLOUTS,
+        same_losses=False,
     ),
     "grpo_given": Race(8, "rollouts.jsonl", peers={"TRL": {}, "TRL best": PLAIN}, options=ROLLOUTS),
     "ppo": Race(8, "rollouts.jsonl", options=ROLLOUTS),
@@ -85,16 +88,12 @@ def run(work: str, shape: str, asked: argparse.Namespace, *, gpu: bool = False) 
         found = paired.race([start(*side) for side in sides], rounds=rounds)
     for side in found.values():
         side |= shares(side)
-    settings = {"threads": threads} | {
-        name: value for name, value in options.items() if name not in ("folder", "order")
-    }
-    return {
-        "versions": versions,
-        "options": settings,
-        "rounds": rounds,
-        "sides": found,
-        "compared": paired.compared(found),
-    }
+    compared = paired.compared(found)
+    if not entry.same_losses:
+        for numbers in compared.values():
+            numbers.pop("largest_loss_difference", None)
+    settings = {"threads": threads} | {name: v for name, v in options.items() if name not in ("folder", "order")}
+    return {"versions": versions, "options": settings, "rounds": rounds, "sides": found, "compared": compared}
 
 
 def options_of(work: str, folder: Path, shape: str, *, rounds: int, gpu: bool) -> dict[str, Any]:
@@ -178,6 +177,7 @@ def main(description: str | None, works: Sequence[str]) -> None:
         found = run(work, shape, asked, gpu=asked.gpu)
         name = f"{work}-{shape}" + ("-gpu" if asked.gpu else "")
         flags = f" --shape {shape} --rounds {asked.rounds}" + (" --gpu" if asked.gpu else "")
+        flags += "" if asked.threads == 2 else f" --threads {asked.threads}"
         paired.write(
             (asked.out or RESULTS) / f"{name}.json", f"python benchmarks/{Path(sys.argv[0]).name}{flags}", found
         )

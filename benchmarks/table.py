@@ -25,7 +25,7 @@ def tables(results: Mapping[str, Mapping[str, Any]]) -> str:
     for name, render in (("ppo-small", ppo_table), ("memory", memory_table), ("scaling", scaling_table)):
         if name in results:
             parts.append(render(results[name]))
-    commands = [f"{found['command']}   # {versions(found)}" for found in results.values()]
+    commands = dict.fromkeys(f"{found['command']}   # {conditions(found)}" for found in results.values())
     return "\n\n".join([*parts, "```sh\n" + "\n".join(commands) + "\n```"])
 
 
@@ -78,8 +78,9 @@ def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *rows))
 
 
-def versions(found: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {version}" for name, version in found["versions"].items())
+def conditions(found: Mapping[str, Any]) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in found["versions"].items())
+    return f"{found['cores']} cores; {versions}"
 
 
 def stored(folder: Path) -> dict[str, dict[str, Any]]:

@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 from unittest.mock import patch
@@ -96,9 +97,9 @@ def counted(evaluate: Callable[[Any, Batch], Outputs]) -> Callable[[Any, Batch],
 class Timed(LocalEngine):
     """The recipe's engine, its seconds told apart."""
 
-    def generate(self, prompts: Sequence[Prompt], *, n: int, sampling: Sampling, key: tuple[int, int]) -> list[Rollout]:
+    def generate(self, prompts: Sequence[Prompt], **asked: Any) -> list[Rollout]:
         start = time.perf_counter()
-        rollouts = super().generate(prompts, n=n, sampling=sampling, key=key)
+        rollouts = super().generate(prompts, **asked)
         spent["generate_seconds"] += time.perf_counter() - start
         return rollouts
 
@@ -107,19 +108,20 @@ class Given(LocalEngine):
     """An engine that "samples" what the world holds; the turn begins behind it."""
 
     def generate(self, prompts: Sequence[Prompt], *, n: int, sampling: Sampling, key: tuple[int, int]) -> list[Rollout]:
-        rows = {row["prompt"]: row["completions"] for row in pace.read_rows(folder / "rollouts.jsonl")}
-        found = [self._rollout(p, answer, [0.0] * len(answer), "length") for p in prompts for answer in rows[p.text]]
+        known = {row["prompt"]: row["answers_ids"] for row in pace.read_rows(folder / "rollouts.jsonl")}
+        found = [self._as_rollout(prompt, answer) for prompt in prompts for answer in known[prompt.text][:n]]
         with torch.no_grad():
             logps = self.policy.evaluate(collate([found[i : i + n] for i in range(0, len(found), n)])).logps
         assert logps is not None
-        found = [rollout_with(r, row[: len(r.tokens)].tolist()) for r, row in zip(found, logps, strict=True)]
+        found = [replace(r, logps=row[: len(r.tokens)].tolist()) for r, row in zip(found, logps, strict=True)]
         spent.clear()
         turns.restart()
         return found
 
-
-def rollout_with(rollout: Rollout, logps: list[float]) -> Rollout:
-    return Rollout(**{name: getattr(rollout, name) for name in Rollout.__dataclass_fields__} | {"logps": logps})
+    def _as_rollout(self, prompt: Prompt, answer: list[int]) -> Rollout:
+        tokens, mask = [*prompt.tokens, *answer], [False] * len(prompt.tokens) + [True] * len(answer)
+        text = str(self.policy.tokenizer.decode(answer, skip_special_tokens=True))
+        return Rollout(prompt.id, tokens, mask, [], "length", self.version, prompt.text, text)
 
 
 def start(recipe: Any, kind: type[Config], model: str, rows: str, **more: Any) -> None:

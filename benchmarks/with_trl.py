@@ -179,7 +179,7 @@ def grpo_given(out: str) -> None:
         which = [i % options["group"] for i in range(len(prompts))]
         return {
             "prompt_ids": [known[prompt]["prompt_ids"] for prompt in prompts],
-            "completion_ids": [known[prompt]["completions"][i] for prompt, i in zip(prompts, which, strict=True)],
+            "completion_ids": [known[prompt]["answers_ids"][i] for prompt, i in zip(prompts, which, strict=True)],
             "logprobs": None,
         }
 

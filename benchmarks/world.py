@@ -118,7 +118,7 @@ def _rollouts(pairs: list[dict[str, str]], tokenizer: Any, length: int) -> list[
         prompt = tokenizer(row["prompt"]).input_ids
         if len(prompt) + 128 <= length:
             completions = [answers[(i + j) % len(answers)] for j in range(8)]
-            found[row["prompt"]] = {"prompt": row["prompt"], "prompt_ids": prompt, "completions": completions}
+            found[row["prompt"]] = {"prompt": row["prompt"], "prompt_ids": prompt, "answers_ids": completions}
     return list(found.values())
 
 
