@@ -1,8 +1,10 @@
 import pytest
 from transformers import AutoTokenizer
 
+from clew.data import chat
 from clew.data.chat import Codec, Encoding, TooLong
 from clew.data.formats import Example
+from clew.data.sources import Source, load_examples
 from clew.data.template import TEMPLATES
 from clew.types import Message
 
@@ -196,6 +198,58 @@ def test_answers_of_one_example_live_or_die_together(codec):
     both = Example("a", "how was the soup ?", (" good .", LONG.answers[0]), (0, 1))
     fine = Example("b", "how was the soup ?", (" good .", " bad ."), (0, 1))
     assert [e.id for e, _ in c.answers([both, fine])] == ["b"]
+
+
+def alone(codec, examples):
+    """Each example encoded by itself, grouped as `answers` does."""
+    found = [(e, codec.encode(e) or []) for e in examples]
+    return [(e, g) for e, rows in found for g in ([rows] if len(e.answers) > 1 else [[r] for r in rows]) if g]
+
+
+def test_rows_tokenised_together_are_those_tokenised_alone(tokenizer, tmp_path, monkeypatch):
+    monkeypatch.setattr(chat, "TOGETHER", 3)
+    examples = [
+        pair("how was the soup ?", " it was good ."),
+        Example("pair", "how was the soup ?", (" good .", " bad ."), (0, 1), cut=(1,)),
+        pair(CHAT, (Message("assistant", "lovely , very good"),)),
+        pair((), ROUNDS),
+        pair("", "it was good ."),
+        Example("chats", CHAT[:1], ((Message("assistant", "good ."),), (Message("assistant", "bad ."),)), (0, 1)),
+        pair("x", "how was the room ? " * 30),
+    ]
+    for make in (
+        lambda: counting(tokenizer, tmp_path),
+        lambda: Codec(AutoTokenizer.from_pretrained(gpt_like(tokenizer)), Encoding(template="transcript")),
+    ):
+        together, one_by_one = make(), make()
+        for codec in (together, one_by_one):
+            codec.encoding = Encoding(max_length=100, truncation="drop")
+        assert together.answers(examples) == alone(one_by_one, examples)
+        assert together.counts == one_by_one.counts
+        assert together.counts["rows dropped (too long)"] == 1
+
+
+@pytest.mark.parametrize("name", ["stories260k/hf", None])
+def test_real_pairs_tokenised_together_are_those_tokenised_alone(name, shared_data, tokenizer):
+    source = Source(path=str(shared_data / "hh_rlhf" / "harmless-base.test.jsonl.gz"), limit=200)
+    examples, folder = load_examples(source), shared_data / name if name else gpt_like(tokenizer)
+    together, one_by_one = (
+        Codec(AutoTokenizer.from_pretrained(folder), Encoding(template="transcript", max_length=1 << 14))
+        for _ in range(2)
+    )
+    assert together.answers(examples) == alone(one_by_one, examples)
+
+
+def test_encoding_that_takes_long_says_how_far_it_is(codec, monkeypatch):
+    clock = iter(range(0, 1000, 4))
+    monkeypatch.setattr("clew.track.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr(chat, "TOGETHER", 1)
+    notes: list[str] = []
+    c = Codec(codec().tokenizer, Encoding(), notes.append)
+    c.answers([pair("how was the soup ?", " good .")] * 8)
+    assert notes == ["encoding: 2 of 8, 36 s left", "encoding: 5 of 8, 14 s left"]
+    c.prompts([pair("how was the soup ?", "")] * 4, 4)
+    assert notes[2:] == ["encoding prompts: 2 of 4, 12 s left"]
 
 
 def test_a_template_that_doubles_bos_is_an_error(tokenizer, tmp_path):

@@ -5,7 +5,7 @@ exactly the tokens that it is sampled after; the earlier turns of its row are fo
 """
 
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from operator import itemgetter
@@ -17,7 +17,11 @@ from transformers import PreTrainedTokenizerBase
 from clew.config import Config
 from clew.data.example import Example
 from clew.data.template import Reply, Template
-from clew.types import Prompt, Text
+from clew.track import in_chunks, unheard
+from clew.types import Prompt
+
+TOGETHER = 512
+"""Examples whose texts are tokenised in one call, which takes all cores."""
 
 
 class Encoding(Config):
@@ -66,9 +70,14 @@ class TooLong(ValueError):
 
 
 class Codec:
-    """A tokenizer with its template, its truncation policy, and a count of what happened to the rows."""
+    """A tokenizer with its template, its truncation policy, and a count of what happened to the rows.
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, encoding: Encoding) -> None:
+    Where that takes long, `note` is told how far it is.
+    """
+
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, encoding: Encoding, note: Callable[[str], None] = unheard
+    ) -> None:
         if not tokenizer.is_fast:
             raise ValueError(f"{type(tokenizer).__name__} gives no character offsets; use a fast tokenizer")
         self.tokenizer = tokenizer
@@ -76,6 +85,9 @@ class Codec:
         self.template = Template(tokenizer, encoding.template, encoding.template_options)
         self.counts = self.template.counts
         self._seen_ends: set[int] = set()
+        self._note = note
+        self._known: dict[tuple[str, bool], Tokens] = {}
+        """Texts tokenised ahead, with and without special tokens added."""
 
     def summary(self) -> str:
         """What happened to the rows, in words."""
@@ -85,7 +97,7 @@ class Codec:
         """What an engine continues, with room for `max_tokens`; None when the policy is to drop it."""
         if isinstance(example.prompt, str) and all(isinstance(answer, str) for answer in example.answers):
             text = example.prompt
-            tokens = self._without_stop(list(self.tokenizer(text).input_ids))
+            tokens = self._without_stop(self._tokens(text, special=True).ids)
         else:
             text = self.template.prompt(example)
             tokens = self._tokens(text).ids
@@ -96,7 +108,8 @@ class Codec:
 
     def prompts(self, examples: Sequence[Example], max_tokens: int) -> list[Prompt]:
         """What an engine continues, without those that are dropped."""
-        kept = [prompt for e in examples if (prompt := self.prompt(e, max_tokens)) is not None]
+        chunks = in_chunks(examples, TOGETHER, "encoding prompts", self._note)
+        kept = [prompt for chunk in chunks for e in chunk if (prompt := self.prompt(e, max_tokens)) is not None]
         if not kept:
             raise ValueError(f"no prompt is left after encoding ({dict(self.counts)}); raise max_length")
         return kept
@@ -108,12 +121,15 @@ class Codec:
         learning the turns that stand in it as they are sampled. The stop token of every turn is supervised, but for
         answers that were cut and have none.
         """
+        return self._encoded(example, self._replies(example))
+
+    def _encoded(self, example: Example, replies: Sequence[list[Reply]]) -> list[Encoded] | None:
         if not example.answers:
             raise ValueError(
                 f"row {example.id} has a prompt and no answer to learn from; its other columns: "
                 f"{sorted(example.info)}, expected prompt + completion, chosen + rejected, messages or text"
             )
-        rows = [row for i in range(len(example.answers)) for row in self._rows(example, i)]
+        rows = [row for i, turns in enumerate(replies) for row in self._rows(example, i, turns)]
         compared = len(example.answers) > 1
         longest = max(len(row.tokens) for row in rows)
         fitted = [self._finish(row, longest if compared else len(row.tokens), example.id) for row in rows]
@@ -126,35 +142,59 @@ class Codec:
         An example with a single answer in several rows is there once for each.
         """
         kept: list[Item] = []
-        for example in examples:
-            encoded = self.encode(example) or []
-            groups = [encoded] if len(example.answers) > 1 else [[row] for row in encoded]
-            kept += [(example, group) for group in groups if group]
+        for chunk in in_chunks(examples, TOGETHER, "encoding", self._note):
+            replies = [self._replies(example) for example in chunk]
+            self._tokenise(chunk, replies)
+            for example, turns in zip(chunk, replies, strict=True):
+                encoded = self._encoded(example, turns) or []
+                groups = [encoded] if len(example.answers) > 1 else [[row] for row in encoded]
+                kept += [(example, group) for group in groups if group]
+        self._known = {}
         if not kept:
             raise ValueError(f"no row is left after encoding ({dict(self.counts)}); raise max_length or check the data")
         return kept
 
-    def _rows(self, example: Example, number: int) -> list[Encoded]:
+    def _replies(self, example: Example) -> list[list[Reply]]:
+        """The assistant's turns in each answer; none where prompt and answer are plain text."""
+        plain = isinstance(example.prompt, str)
+        return [[] if plain and isinstance(a, str) else self.template.replies(example, a) for a in example.answers]
+
+    def _tokenise(self, examples: Sequence[Example], replies: Sequence[Sequence[list[Reply]]]) -> None:
+        """The texts of these examples ahead, together: on all cores, and a prompt once for all its answers."""
+        wanted: dict[bool, list[str]] = {True: [], False: []}
+        for example, answers in zip(examples, replies, strict=True):
+            for answer, turns in zip(example.answers, answers, strict=True):
+                if isinstance(answer, str) and isinstance(example.prompt, str):
+                    wanted[True].append(example.prompt + answer)
+                wanted[False] += [text for turn in turns for text in (turn.prompt, turn.prompt + turn.said)]
+        self._known = {}
+        for special, texts in wanted.items():
+            if unique := list(dict.fromkeys(texts)):
+                found = self.tokenizer(unique, add_special_tokens=special, return_offsets_mapping=True)
+                tokens = map(Tokens, found["input_ids"], found["offset_mapping"])
+                self._known |= {(text, special): each for text, each in zip(unique, tokens, strict=True)}
+
+    def _rows(self, example: Example, number: int, turns: list[Reply]) -> list[Encoded]:
         """Prompt and answer: one row, or several for a conversation that is rewritten on its way."""
         answer = example.answers[number]
         if isinstance(answer, str) and isinstance(example.prompt, str):
             rows = [self._plain(example.prompt, answer)]
         else:
-            rows = self._conversation(example, answer)
+            rows = self._conversation(example, turns)
         return [*rows[:-1], self._without_end(rows[-1])] if number in example.cut else rows
 
     def _plain(self, prompt: str, answer: str) -> Encoded:
         """Tokenised together, since tokenizers join across the border; a token that crosses it is the answer's."""
-        encoded = self.tokenizer(prompt + answer, return_offsets_mapping=True)
-        tokens = self._without_stop(list(encoded.input_ids))
-        offsets = encoded["offset_mapping"][: len(tokens)]
+        whole = self._tokens(prompt + answer, special=True)
+        tokens = self._without_stop(whole.ids)
+        offsets = whole.places[: len(tokens)]
         first = next((i for i, (start, end) in enumerate(offsets) if end > max(len(prompt), start)), len(tokens))
         self.counts["tokens across the border"] += sum(start < len(prompt) < end for start, end in offsets)
         return Encoded([*tokens, self._stop()], [i >= first for i in range(len(tokens) + 1)], True)
 
-    def _conversation(self, example: Example, answer: Text) -> list[Encoded]:
+    def _conversation(self, example: Example, turns: list[Reply]) -> list[Encoded]:
         """What the assistant says in the answer, in as few rows as show every turn after its own prompt."""
-        left = [(reply, self._tokens(reply.prompt)) for reply in self.template.replies(example, answer)]
+        left = [(reply, self._tokens(reply.prompt)) for reply in turns]
         rows: list[Encoded] = []
         while left:
             row, left = self._row(left)
@@ -197,10 +237,13 @@ class Codec:
         said, shift = self._tokens(reply.said), len(reply.prompt)
         return Tokens(prompt.ids + said.ids, prompt.places + [(a + shift, b + shift) for a, b in said.places])
 
-    def _tokens(self, text: str) -> Tokens:
-        """Of a rendered text, which brings its special tokens along."""
-        encoded = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-        return Tokens(list(encoded.input_ids), list(encoded["offset_mapping"]))
+    def _tokens(self, text: str, *, special: bool = False) -> Tokens:
+        """Of a text; a rendered one brings its special tokens along. The lists are the caller's own."""
+        known = self._known.get((text, special))
+        if known is None:
+            encoded = self.tokenizer(text, add_special_tokens=special, return_offsets_mapping=True)
+            known = Tokens(encoded["input_ids"], encoded["offset_mapping"])
+        return Tokens(list(known.ids), list(known.places))
 
     def _finish(self, row: Encoded, longest: int, name: str) -> Encoded | None:
         """Within max_length; answers that are compared, the longest of `longest` tokens, keep the same prompt."""
@@ -222,7 +265,7 @@ class Codec:
 
     def _check_doubles(self, tokens: Sequence[int], name: str) -> None:
         for special in (self.tokenizer.bos_token_id, self._stop()):
-            if special is not None and any(a == b == special for a, b in pairwise(tokens)):
+            if tokens.count(special) > 1 and any(a == b == special for a, b in pairwise(tokens)):
                 raise ValueError(
                     f"row {name}: token {special} stands twice in a row; the template adds it as well, or a text has it"
                 )

@@ -75,7 +75,7 @@ def run(config: Label) -> None:
         if run.is_finished:
             return
         policy = load_policy(config.model, precision=config.precision, device=config.device)
-        codec = Codec(policy.tokenizer, config.encoding)
+        codec = Codec(policy.tokenizer, config.encoding, run.note)
         examples = without_repeats(load_examples(config.data))
         prompts = codec.prompts(examples, config.sampling.max_tokens)
         asked = {e.id: e.prompt for e in examples}

@@ -53,7 +53,7 @@ def run(config: Preference) -> None:
             budget, cache = config.learner.max_tokens, cache_folder(config.cache)
             frozen = load_reference(config.reference, policy)
             reference = Remembered(frozen, max_tokens=budget, cache=cache, note=run.note)
-        codec = Codec(policy.tokenizer, config.encoding)
+        codec = Codec(policy.tokenizer, config.encoding, run.note)
         items = arranged(codec, config.data, config)
         held = arranged(codec, config.heldout, config) if config.heldout else []
         run.note(f"preference: {len(items)} to train on, {len(held)} held out; encoded: {codec.summary()}")

@@ -56,7 +56,7 @@ def run(config: RewardConfig) -> None:
         if run.is_finished:
             return
         model = start_scalar(config, config.model, config.lora)
-        codec = Codec(model.tokenizer, config.encoding)
+        codec = Codec(model.tokenizer, config.encoding, run.note)
         items = codec.answers(load_examples(config.data))
         check_rows([row for _, rows in items for row in rows], codec.stops(), model.trunk.context)
         held = measurable(codec.answers(load_examples(config.heldout)), config) if config.heldout else []

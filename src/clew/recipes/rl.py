@@ -85,7 +85,7 @@ def run(config: RL) -> None:
         policy.temperature = config.temperature
         reference = load_reference(config.reference, policy)
         critic = config.critic and start_scalar(config, config.critic.model, config.critic.lora)
-        codec = Codec(policy.tokenizer, config.encoding)
+        codec = Codec(policy.tokenizer, config.encoding, run.note)
         prompts = codec.prompts(load_examples(config.data), config.max_tokens)
         texts = [r[0] for _, r in codec.answers(load_examples(config.ptx.data))] if config.ptx else []
         run.note(f"rl: {len(prompts)} prompts; encoded: {codec.summary()}")

@@ -32,7 +32,7 @@ def run(config: SFT) -> None:
         if run.is_finished:
             return
         policy = start_policy(config)
-        codec = Codec(policy.tokenizer, config.encoding)
+        codec = Codec(policy.tokenizer, config.encoding, run.note)
         rows = demonstrations(config.data, codec)
         held = demonstrations(config.heldout, codec) if config.heldout else []
         run.note(f"sft: {len(rows)} to train on, {len(held)} held out; encoded: {codec.summary()}")
