@@ -50,6 +50,7 @@ def start() -> None:
             "batch": options["batch"],
             "learner": {"lr": options["lr"], "schedule": "constant", "warmup": 0.0},
             "trackers": ["__main__:Waiting"],
+            **({"cache": None} if options["work"] == "dpo" else {}),  # the reference anew in every round
         }
         file = Path(out) / "config.yaml"
         file.write_text(json.dumps(config))  # which is YAML

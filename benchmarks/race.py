@@ -1,14 +1,15 @@
 """clew against its peers: works, shapes, sides. `python benchmarks/dpo.py` and its like run one of them.
 
-    CLEW_DATA=... python benchmarks/dpo.py [--shape small] [--rounds 5] [--peers runs/peers] [--out FILE] [--gpu]
+    CLEW_DATA=... python benchmarks/dpo.py [--shape small] [--rounds 5] [--peers runs/peers] [--out FOLDER] [--gpu]
 
 Every side has a process and an environment of its own, the same weights, rows and order, no dropout, float32, two
 threads, and takes its steps in turns with the others after one to warm up. Compared are the medians of the seconds
 (pair by pair as well), the peak memory of the processes, libraries included, and the losses step by step. TRL is
 installed into the folder of peers where it is not there yet.
 
---gpu: one process at a time on the GPU, bfloat16 under autocast, "half" of 0.47 billion parameters, rows of about 1024
-tokens. Peers take part where their environment exists or can be made; without it clew runs alone.
+--gpu: on CUDA, bfloat16 under autocast, the model "half" of 0.47 billion parameters, rows of about 1024 tokens, 16
+threads; memory is what each process allocates on the device. TRL takes part where its environment is in the folder or
+can be made, else clew runs alone. No result of a GPU is stored yet, and this way has not been run on one.
 """
 
 import argparse
@@ -42,12 +43,14 @@ class Race:
     clew: Mapping[str, Mapping[str, Any]] = field(default_factory=lambda: {"clew": {}})
     same_losses: bool = True
     """False where each side learns from what it sampled itself."""
+    needs_trl: bool = True
+    """False where transformers alone is the peer, which is in our own environment as well."""
 
 
 ROLLOUTS = {"group": 8, "max_tokens": 64, "kl": 0.04}
 RACES = {
     "dpo": Race(8, peers={"TRL": {}, "TRL best": {**PLAIN, "precompute_ref_log_probs": True}}),
-    "sft": Race(8, peers={"TRL": {}, "TRL best": PLAIN}),
+    "sft": Race(8, peers={"TRL": {}, "TRL best": PLAIN, "TRL padding-free": {**PLAIN, "padding_free": True}}),
     "reward": Race(8, peers={"TRL": {}, "TRL best": PLAIN}),
     "kwise": Race(4, "rankings.jsonl", peers={"TRL": {}, "TRL best": PLAIN}),
     "generate": Race(
@@ -55,6 +58,7 @@ RACES = {
         "rollouts.jsonl",
         peers={"generate": {}, "static cache": {"cache_implementation": "static"}},
         options={"group": 8, "max_tokens": 128},
+        needs_trl=False,
     ),
     "grpo": Race(
         8,
@@ -76,16 +80,15 @@ def run(work: str, shape: str, asked: argparse.Namespace, *, gpu: bool = False) 
     options = options_of(work, world.make(asked.worlds, shape), shape, rounds=rounds, gpu=gpu)
     sides = [(name, sys.executable, "with_clew.py", {**options, **more}, threads) for name, more in entry.clew.items()]
     versions = our_versions()
-    if entry.peers and (python := peer_python(asked.peers, required=not gpu)):
-        versions["trl"] = version_in(python, "trl")
+    python = peer_python(entry, asked.peers, required=not gpu)
+    if python is not None:
+        if entry.needs_trl:
+            versions["trl"] = version_in(python, "trl")
         sides += [
             (name, python, "with_trl.py", {**options, "flags": dict(flags)}, threads)
             for name, flags in entry.peers.items()
         ]
-    if gpu:  # memory of the device is measured, and would be shared
-        found = {side[0]: paired.race([start(*side)], rounds=rounds)[side[0]] for side in sides}
-    else:
-        found = paired.race([start(*side) for side in sides], rounds=rounds)
+    found = paired.race([start(*side) for side in sides], rounds=rounds)
     for side in found.values():
         side |= shares(side)
     compared = paired.compared(found)
@@ -139,8 +142,15 @@ def shares(side: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def peer_python(folder: Path, *, required: bool) -> str | None:
-    """TRL's environment in the folder, made if it is not there; None where it cannot be and need not."""
+def peer_python(entry: Race, folder: Path, *, required: bool) -> str | None:
+    """Where the peers of a race run: in TRL's environment in the folder, made if it is not there.
+
+    None without peers, and where it cannot be made and need not be.
+    """
+    if not entry.peers:
+        return None
+    if not entry.needs_trl:
+        return sys.executable
     command = [sys.executable, "-m", "tools.peers.environment", "trl", str(folder.absolute())]
     made = subprocess.run(command, cwd=ROOT, check=required, stdout=subprocess.PIPE, text=True)
     return made.stdout.strip() if made.returncode == 0 else None

@@ -3,10 +3,12 @@
     CLEW_DATA=... python benchmarks/startup.py [--rounds 5] [--shape tiny]     # other options: race.py
 
 Every side is started anew in every round, in turns, and timed from outside: until it is ready for its first step, and
-until that step is done. The first round warms the files and is not counted; clew computes its reference anew.
+until that step is done; "cpu" is what the process used in all. The first round warms the files and is not counted. Both
+sides compute DPO's reference anew and before the first step.
 """
 
 import argparse
+import resource
 import statistics
 import subprocess
 import sys
@@ -57,19 +59,25 @@ def sides(work: str, asked: argparse.Namespace, python: str) -> Sides:
 
 
 def helped(command: Sequence[str]) -> dict[str, float]:
-    start = time.perf_counter()
+    start, cpu = time.perf_counter(), cpu_of_ended()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-    return {"done": time.perf_counter() - start}
+    return {"done": time.perf_counter() - start, "cpu": cpu_of_ended() - cpu}
 
 
 def first_step(python: str, script: str, options: Mapping[str, Any], threads: int) -> dict[str, float]:
-    start = time.perf_counter()
+    start, cpu = time.perf_counter(), cpu_of_ended()
     side = paired.Side(script, python, script, options, threads=threads)
     ready = time.perf_counter() - start
     loss = side.step()["loss"]
     done = time.perf_counter() - start
     side.end()
-    return {"ready": ready, "done": done, "loss": loss}
+    return {"ready": ready, "done": done, "cpu": cpu_of_ended() - cpu, "loss": loss}
+
+
+def cpu_of_ended() -> float:
+    """CPU seconds of all processes that this one started and that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def taken(sides: Sides, rounds: int) -> dict[str, Any]:

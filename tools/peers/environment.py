@@ -3,6 +3,7 @@
 python -m tools.peers.environment trl FOLDER   # prints its Python
 """
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -18,10 +19,14 @@ def environment(peer: str, folder: Path) -> Path:
     place = folder.absolute() / f"{peer}-{version}"
     python = place / "bin" / "python"
     if not python.exists():
-        subprocess.run([sys.executable, "-m", "venv", place], check=True)
         install = [python, "-m", "pip", "install", "--quiet", "--constraint", ROOT / "constraints.txt"]
-        subprocess.run([*install, "torch", "numpy"], check=True)
-        subprocess.run([*install, *(name.format(version=version) for name in packages)], check=True)
+        try:
+            subprocess.run([sys.executable, "-m", "venv", place], check=True)
+            subprocess.run([*install, "torch", "numpy"], check=True)
+            subprocess.run([*install, *(name.format(version=version) for name in packages)], check=True)
+        except subprocess.CalledProcessError:
+            shutil.rmtree(place, ignore_errors=True)  # half an environment would be taken for a whole one
+            raise
     return python
 
 
