@@ -1,3 +1,4 @@
+import os
 import signal
 import subprocess
 import sys
@@ -5,9 +6,12 @@ import time
 
 import pytest
 
+from clew.data.check import USES
 
-def clew(*arguments: str, cwd=None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "clew", *arguments], capture_output=True, text=True, cwd=cwd)
+
+def clew(*arguments: str, cwd=None, env=None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "clew", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=os.environ | (env or {}))
 
 
 def test_the_commands_are_these():
@@ -36,6 +40,40 @@ def test_the_commands_are_these():
 def test_the_feedback_side_runs_without_torch(module):
     script = f"import sys, {module}; sys.exit(any(m in sys.modules for m in ('torch', 'transformers', 'matplotlib')))"
     assert subprocess.run([sys.executable, "-c", script]).returncode == 0
+
+
+SLOW = {
+    "asyncio", "clew.config", "jinja2", "matplotlib", "numpy", "scipy", "sqlalchemy", "torch", "transformers", "yaml",
+}  # fmt: skip
+"""What takes 10 ms and more to import, and no help text needs. (pydantic is typer's own, where there are options.)"""
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("version",), ("sft", "--help"), ("data", "check", "--help")])
+def test_help_and_version_import_nothing_slow(arguments):
+    script = (
+        f"import sys; sys.argv = ['clew', *{arguments}]; from clew.cli import main\n"
+        "try: main()\n"
+        f"finally: print('imported', *sorted({SLOW} & set(sys.modules)))"
+    )
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert result.stdout.splitlines()[-1] == "imported"
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [(None, "does not exist"), ("a: [", "is not YAML"), ("text", "expected keys with values")],
+)
+def test_a_recipe_file_that_cannot_be_read_is_told_before_torch_is_imported(content, says, tmp_path):
+    if content is not None:
+        (tmp_path / "c.yaml").write_text(content)
+    script = "import sys; sys.modules['torch'] = None; sys.argv = ['clew', 'sft', 'c.yaml']; from clew.cli import main; main()"
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path)
+    assert result.returncode == 2
+    assert says in result.stderr
+
+
+def test_the_help_of_data_check_names_every_method():
+    assert f"One of {', '.join(USES)}." in clew("data", "check", "--help", env={"COLUMNS": "200"}).stdout
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,11 @@
-"""`clew`: run pipelines and recipes, verify the mathematics, write reports. Loads torch only where it is needed."""
+"""`clew`: run pipelines and recipes, verify the mathematics, write reports.
+
+A command imports what it needs when it is called: `clew --help` loads neither torch nor pydantic.
+"""
 
 import errno
 import json
 import logging
-import multiprocessing
 import os
 import shlex
 import sys
@@ -13,9 +15,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from clew import __version__, cli_data, cli_models, cli_runs, cli_start, listing, pipeline
-from clew.config import load
-from clew.judges.call import Hangs
+from clew import __version__, cli_data, cli_models, cli_plan, cli_runs, cli_start
 
 app = typer.Typer(
     add_completion=False,
@@ -31,6 +31,7 @@ app.command("runs")(cli_runs.list_runs)
 app.command("diff")(cli_runs.diff_runs)
 app.command("export")(cli_models.export_run)
 app.command("chat")(cli_models.chat)
+app.command("plan")(cli_plan.plan)
 
 Overrides = Annotated[list[str] | None, typer.Argument(help="key=value, dotted: learner.lr=1e-5")]
 Show = Annotated[bool, typer.Option("--show", help="Print the resolved configuration and stop.")]
@@ -48,6 +49,8 @@ def run_pipeline(
     show: Show = False,
 ) -> None:
     """Run a pipeline: finished stages are skipped, an unfinished one goes on where it stopped."""
+    from clew import pipeline
+
     described, stages = pipeline.load(pipeline.find(file), overrides or [])
     if show:
         import yaml
@@ -98,6 +101,8 @@ def version() -> None:
 def _add_recipe(name: str) -> None:
     def list_options(wanted: bool) -> None:
         if wanted:
+            from clew import listing, pipeline
+
             typer.echo(listing.table(pipeline.recipe(name)[1]))
             raise typer.Exit
 
@@ -110,8 +115,12 @@ def _add_recipe(name: str) -> None:
             typer.Option("--options", help="List all options and stop.", is_eager=True, callback=list_options),
         ] = False,
     ) -> None:
+        from clew import pipeline
+        from clew.config import apply_overrides, build, read_yaml
+
+        values = apply_overrides(read_yaml(file), overrides or [])  # what is no YAML is told before torch loads
         start, kind = pipeline.recipe(name)
-        config = load(kind, file, overrides or [])
+        config = build(kind, values, str(file))
         if show:
             import yaml
 
@@ -151,12 +160,14 @@ def main() -> None:
         if stop.code == INTERRUPTED:
             typer.echo(f"stopped; the same command goes on from there: {shlex.join(['clew', *sys.argv[1:]])}", err=True)
         raise
-    except Hangs as error:
-        if "--debug" in sys.argv:
-            traceback.print_exc()
-        typer.echo(f"clew: {error}", err=True)
-        _leave(2)
     except Exception as error:
+        from clew.judges.call import Hangs
+
+        if isinstance(error, Hangs):
+            if "--debug" in sys.argv:
+                traceback.print_exc()
+            typer.echo(f"clew: {error}", err=True)
+            _leave(2)
         ours = type(error).__module__.startswith(("clew.", "safetensors"))
         if "--debug" in sys.argv or not (ours or isinstance(error, (ValueError, OSError, ImportError))):
             raise
@@ -166,6 +177,8 @@ def main() -> None:
 
 def _leave(code: int) -> NoReturn:
     """End without waiting for what hangs; the run has ended its trackers, and everything else is written at once."""
+    import multiprocessing
+
     try:
         for child in multiprocessing.active_children():
             child.kill()

@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -11,10 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from clew.cli_options import Columns, named
-from clew.config import ConfigError
-from clew.data import check, wellformed
-from clew.data.example import best_alone
-from clew.starter import read_tokenizer
+
+if TYPE_CHECKING:
+    from clew.data.check import Survey
 
 AROUND = 24
 """Tokens shown on either side of the border between prompt and answer."""
@@ -25,7 +24,7 @@ app = typer.Typer(no_args_is_help=True, help="Look at a file before training on 
 @app.command("check")
 def check_file(
     file: Annotated[str, typer.Argument(help="JSONL, JSON, parquet, a folder of them, or a hub name.")],
-    method: Annotated[str | None, typer.Option("--for", help=f"One of {', '.join(check.USES)}.")] = None,
+    method: Annotated[str | None, typer.Option("--for", help="One of pretrain, sft, reward, dpo, kto, rl.")] = None,
     model: Annotated[str | None, typer.Option(help="Folder or hub name whose tokenizer shows what is learnt.")] = None,
     heldout: Annotated[
         str | None, typer.Option(help="A held-out file; its prompts should be no training prompts.")
@@ -41,6 +40,9 @@ def check_file(
 
     Exits 1 when a row is wrong, the method asked for cannot use the file, or the model's tokenizer no row of it.
     """
+    from clew.config import ConfigError
+    from clew.data import check
+
     if method is not None and method not in check.USES:
         raise ConfigError(f"no method {method!r} (methods: {', '.join(check.USES)})")
     screen = Console(highlight=False)
@@ -81,6 +83,8 @@ def filter_file(
 
     A pair or ranking is dropped when one of its answers is ill-formed. Exits 1 when a row is wrong or none is kept.
     """
+    from clew.data import check, wellformed
+
     screen = Console(highlight=False)
     found = check.survey(file, named(columns))
     bounds = wellformed.Bounds(least=min_words, most=max_words)
@@ -94,15 +98,17 @@ def filter_file(
     raise typer.Exit(1 if found.refused or not result.kept else 0)
 
 
-def _refused(screen: Console, found: check.Survey) -> None:
+def _refused(screen: Console, found: "Survey") -> None:
     """What is wrong with rows, once where it is the same."""
+    from clew.data.check import SHOWN, rows_named
+
     alike: dict[str, list[int]] = {}
     for number, says in found.refused:
         alike.setdefault(says, []).append(number)
-    for says, numbers in list(alike.items())[: check.SHOWN]:
-        which = f"{len(numbers)} rows, " if len(numbers) > check.SHOWN else ""
-        screen.print(f"[red]wrong[/red]  {which}{check.rows_named(numbers)}: {escape(says)}", soft_wrap=True)
-    left = sum(len(numbers) for numbers in list(alike.values())[check.SHOWN :])
+    for says, numbers in list(alike.items())[:SHOWN]:
+        which = f"{len(numbers)} rows, " if len(numbers) > SHOWN else ""
+        screen.print(f"[red]wrong[/red]  {which}{rows_named(numbers)}: {escape(says)}", soft_wrap=True)
+    left = sum(len(numbers) for numbers in list(alike.values())[SHOWN:])
     screen.print(f"       … and {left} rows more" if left else "", end="\n" if left else "")
 
 
@@ -111,12 +117,14 @@ UNKNOWN = "columns that clew does not know; --column says what they are"
 
 def _rows(numbers: list[int]) -> str:
     """How many rows, and the first of them."""
-    return f"{len(numbers)}  [dim]{check.rows_named(numbers)}[/dim]"
+    from clew.data.check import rows_named
+
+    return f"{len(numbers)}  [dim]{rows_named(numbers)}[/dim]"
 
 
 def _tokens(
     screen: Console,
-    found: check.Survey,
+    found: "Survey",
     places: list[int],
     model: str,
     encoding: dict[str, object],
@@ -127,7 +135,10 @@ def _tokens(
 
     from clew.config import build
     from clew.data.chat import Codec, Encoding
+    from clew.data.check import SHOWN
+    from clew.data.example import best_alone
     from clew.data.look import look
+    from clew.starter import read_tokenizer
 
     logging.set_verbosity_error()  # rows that are too long are counted here
     codec = Codec(read_tokenizer(model), build(Encoding, encoding, "options"))
@@ -136,7 +147,7 @@ def _tokens(
         examples = [best_alone(e) for e in examples]
     seen = look(examples, codec, prompts_only=method == "rl")
     plain = screen.color_system is None
-    for row in seen.rows[: check.SHOWN]:
+    for row in seen.rows[:SHOWN]:
         names = [str(codec.tokenizer.convert_ids_to_tokens(token)) for token in row.tokens]
         screen.print(_line(names, row.mask, bracketed=plain))
     if seen.rows:

@@ -12,8 +12,6 @@ from rich.panel import Panel
 from rich.prompt import Prompt as Ask
 from rich.table import Table
 
-from clew.config import ConfigError
-from clew.data.example import Example, prompt_id
 from clew.types import Message, Rollout, Sampling, Text, as_column
 
 if TYPE_CHECKING:
@@ -58,6 +56,8 @@ def chat(
 
     Models without a chat template continue each line as it stands.
     """
+    from clew.config import ConfigError
+
     if len(models) > 2:
         raise ConfigError(f"one model to talk to, or two side by side; got {len(models)}")
     if save is not None and len(models) < 2:
@@ -88,6 +88,7 @@ def chat(
 
 
 def _speaker(name: str, checkpoint: str, template: str | None) -> Speaker:
+    from clew.config import ConfigError
     from clew.data.chat import Codec, Encoding
     from clew.engines.local import LocalEngine
     from clew.export import weights_of
@@ -116,6 +117,8 @@ def _asked(speaker: Speaker, past: tuple[Message, ...], line: str) -> Text:
 
 
 def _answer(speaker: Speaker, text: Text, sampling: Sampling, key: tuple[int, int]) -> Rollout:
+    from clew.data.example import Example, prompt_id
+
     prompt = speaker.codec.prompt(Example(prompt_id(text), text), sampling.max_tokens)
     assert prompt is not None, "prompts are cut, never dropped"
     return speaker.engine.generate([prompt], n=1, sampling=sampling, key=key)[0]

@@ -7,20 +7,19 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-import yaml
 from rich.console import Console
 from rich.table import Table
 
-from clew.config import ConfigError
 from clew.durable import read_rows
-from clew.runs import differences
-from clew.track import KEY_METRICS
 
 
 def list_runs(
     folder: Annotated[Path, typer.Argument(help="Where to look, at any depth.")] = Path("runs"),
 ) -> None:
     """List the runs below a folder: state, steps, last metrics, what they cost."""
+    from clew.config import ConfigError
+    from clew.track import KEY_METRICS
+
     inside = (f.parent for f in folder.rglob("run.json") if "checkpoints" not in f.parts)
     found = sorted(inside, key=lambda run: (run / "config.yaml").stat().st_mtime)
     if not found:
@@ -43,6 +42,8 @@ def diff_runs(
     b: Annotated[Path, typer.Argument(help="Another one.")],
 ) -> None:
     """Say how two runs differ: configuration, then the last value of every metric that both report."""
+    from clew.runs import differences
+
     one, two = _about(a), _about(b)
     screen = Console(highlight=False)
     changed = [d for d in differences(one["config"], two["config"]) if not d.startswith("out:")]
@@ -58,6 +59,10 @@ def diff_runs(
 
 def _about(run: Path) -> dict[str, Any]:
     """What a run directory says of itself."""
+    import yaml
+
+    from clew.config import ConfigError
+
     if not (run / "run.json").exists():
         raise ConfigError(f"{run} is no run directory: it has no run.json")
     info = json.loads((run / "run.json").read_text())

@@ -5,10 +5,8 @@ from typing import Annotated
 
 import typer
 
-from clew import starter
 from clew.cli_options import Columns, named
 from clew.peers.aliases import METHODS
-from clew.peers.translate import translate
 
 
 def init(
@@ -18,6 +16,8 @@ def init(
     columns: Columns = None,
 ) -> None:
     """Write a commented pipeline for a file, with the method that fits, and a split by prompt."""
+    from clew import starter
+
     folder = out or Path(Path(file).name.partition(".")[0])
     written, says = starter.start(file, folder, model, named(columns))
     typer.echo(says)
@@ -30,6 +30,8 @@ def import_config(
     out: Annotated[Path | None, typer.Option(help="Where to write; the screen when absent.")] = None,
 ) -> None:
     """Translate a configuration of TRL or LLaMA-Factory; what has no counterpart is said in comments."""
+    from clew.peers.translate import translate
+
     recipe, text = translate(file, method)
     if out is None:
         typer.echo(text, nl=False)
