@@ -4,6 +4,7 @@ import importlib.util
 import json
 import multiprocessing
 import os
+import re
 import sqlite3
 import struct
 import sys
@@ -140,9 +141,10 @@ class Listener:
 
 def test_a_users_own_tracker_hears_everything(tmp_path):
     train(config(tmp_path / "run", {"name": f"{__name__}:Listener", "loud": True}))
-    assert Listener.heard == [
-        ("run", 0, True), ("run", STEPS, 0), *((i, float(i)) for i in range(STEPS)), "end",
-    ]  # fmt: skip
+    begun, total, note, *others = Listener.heard
+    assert (begun, total) == (("run", 0, True), ("run", STEPS, 0))
+    assert re.fullmatch(r"run: first step \d+\.\d s after the run began, \d+\.\d s after clew was imported", note)
+    assert others == [*((i, float(i)) for i in range(STEPS)), "end"]
 
 
 class Broken(Listener):

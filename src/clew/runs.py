@@ -33,7 +33,7 @@ from typing import Any, Protocol, Self, runtime_checkable
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from clew import __version__
+from clew import IMPORTED, __version__
 from clew.durable import broken, fsync, read_lines, read_rows, seal, write_durably
 from clew.failure import Failure, check_space, is_out_of_memory, memory_for
 from clew.outcome import ending
@@ -43,7 +43,8 @@ STEP_DIGITS = 6
 WORK = ("metrics.jsonl", "samples.jsonl", "journal", "checkpoints", "model", "feedback.sqlite", "result.json")
 """A run without any of these failed before its first step, and may be corrected."""
 HOW = re.compile(
-    r"(^|\.)(trackers(\..*)?|at_once|cache|keep|slots|max_batch_tokens|timeout_s|learner\.(max_tokens|gradient_checkpointing))$"
+    r"(^|\.)(trackers(\..*)?|at_once|cache|keep|slots|max_batch_tokens|timeout_s"
+    r"|learner\.(max_tokens|gradient_checkpointing))$"
 )
 """Options that say how a run is computed and watched, not what it computes: they may change while it goes on."""
 
@@ -128,6 +129,7 @@ class Run:
         self.ledger: Counter[str] = Counter()
         """Tokens generated and trained, FLOPs, labels by kind of rater; wall and CPU seconds."""
         self._interrupted = False
+        self._began = time.perf_counter()
         self.folder.mkdir(parents=True, exist_ok=True)
         self._claim(config)
         if not self.is_finished:
@@ -205,6 +207,12 @@ class Run:
         self._truncate(first)
         for tracker in self.trackers:
             tracker.begin(self.folder.name, total, first)
+        if first < total:
+            now = time.perf_counter()
+            self.note(
+                f"{self.folder.name}: first step {now - self._began:.1f} s after the run began, "
+                f"{now - IMPORTED:.1f} s after clew was imported"
+            )
         with self._ctrl_c():
             for number in range(first, total):
                 wall, cpu = time.perf_counter(), time.process_time()

@@ -8,7 +8,6 @@ from collections.abc import Hashable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import rankdata
 
 from clew.evaluate.winrate import Interval
 
@@ -93,6 +92,8 @@ def area_under_curve(scores: Sequence[float], good: Sequence[bool]) -> float:
 
     Raises ValueError where there are not both kinds.
     """
+    from scipy.stats import rankdata  # half a second, which nobody who trains on pairs need wait for
+
     if not any(good) or all(good):
         raise ValueError(f"all {len(good)} answers are {'good' if any(good) else 'bad'}; expected some of both")
     ranks, chosen = rankdata(scores), np.asarray(good)
