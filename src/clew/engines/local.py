@@ -77,8 +77,8 @@ class LocalEngine:
             ended = torch.isin(tokens, stops).cpu().numpy()
             done = ended | live.full()
             if done.any():
-                for p, number, *written in live.leave(done, ended):
-                    groups[p][number] = self._rollout(prompts[p], *written)
+                for p, number, *answer, stop in live.leave(done, ended):
+                    groups[p][number] = self._rollout(prompts[p], *answer, stop)
                     if finished is not None and len(groups[p]) == n:
                         finished(p, [groups[p][j] for j in range(n)])
                 tokens = tokens[decoder.compact(done)]

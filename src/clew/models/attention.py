@@ -1,10 +1,12 @@
 """Softmax attention: over a block of keys, or over a part of them that another part is merged with."""
 
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 
 class Options(NamedTuple):
@@ -33,17 +35,91 @@ def attend_block(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None,
     return F.dropout(weights, options.dropout) @ value
 
 
+class Span(NamedTuple):
+    """Packed places start:end, their queries attending to all of keys_start:keys_end, or causally to themselves."""
+
+    start: int
+    end: int
+    keys_start: int
+    keys_end: int
+    causal: bool
+
+
+class _Spans(torch.autograd.Function):
+    """Attention of packed tokens over their spans, in place: nothing padded, gathered or masked.
+
+    A token's two spans, its prompt and its own row, are merged by their normalisers; given the normaliser of both,
+    the gradient of attention is a sum over spans.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, query: Tensor, key: Tensor, value: Tensor, spans: Sequence[Span], scale: float | None
+    ) -> Tensor:
+        """[H, M, D] each -> [M, H, D]. Spans that attend to themselves come first, and cover everything."""
+        out, total = query.new_empty(query.transpose(0, 1).shape), query.new_empty(query.shape[:2], dtype=_log(query))
+        for q, k, causal in _slices(spans):
+            part, log = _FLASH(query[None, :, q], key[None, :, k], value[None, :, k], 0.0, causal, scale=scale)
+            part, log = part[0].transpose(0, 1), log[0]
+            if not causal:
+                part, log = _merged((out[q], total[:, q]), (part, log))
+            out[q], total[:, q] = part, log
+        ctx.save_for_backward(query, key, value, out, total)
+        ctx.spans, ctx.scale = spans, scale
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        query, key, value, out, total = ctx.saved_tensors
+        grads = [torch.empty_like(out).transpose(0, 1) for _ in range(3)]
+        out, grad = out.transpose(0, 1), grad.transpose(0, 1)
+        for q, k, causal in _slices(ctx.spans):
+            found = _FLASH_BACKWARD(
+                grad[None, :, q], query[None, :, q], key[None, :, k], value[None, :, k], out[None, :, q],
+                total[None, :, q], 0.0, causal, scale=ctx.scale,
+            )  # fmt: skip
+            for whole, part, where in zip(grads, found, (q, k, k), strict=True):
+                whole[:, where] = part[0] if causal else whole[:, where] + part[0]
+        return *grads, None, None
+
+
+def attend_spans(query: Tensor, key: Tensor, value: Tensor, spans: Sequence[Span], scale: float | None) -> Tensor:
+    """Packed [H, M, D] over [H_kv, M, D] -> [M, H, D], on a CPU."""
+    groups = query.shape[0] // key.shape[0]
+    if groups > 1:
+        key, value = key.repeat_interleave(groups, 0), value.repeat_interleave(groups, 0)
+    key, value = key.to(query.dtype), value.to(query.dtype)  # autocast may leave them in different ones
+    return _Spans.apply(query, key, value, spans, scale)  # type: ignore[return-value]
+
+
+def _slices(spans: Sequence[Span]) -> Iterator[tuple[slice, slice, bool]]:
+    for span in spans:
+        yield slice(span.start, span.end), slice(span.keys_start, span.keys_end), span.causal
+
+
+def _merged(one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """[T, H, D] and [H, T] of each."""
+    total = torch.logaddexp(one[1], other[1])
+    first, second = ((log - total).exp().T[..., None].to(out.dtype) * out for out, log in (one, other))
+    return first + second, total
+
+
+def _log(query: Tensor) -> torch.dtype:
+    return query.dtype if query.dtype == torch.float64 else torch.float32
+
+
 Part = tuple[Tensor, Tensor]
 """Attention over some of the keys, [R, H, Tq, D], and the logarithm of its normaliser, [R, H, Tq]."""
 
 
 def attend_part(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, options: Options) -> Part:
     """[R, H, Tq, D] over [R, H, Tk, D], without gradient; mask bool [R, 1, Tq, Tk], True to attend."""
-    if _is_for_cpu(query) and options.softcap is None and options.window is None:
+    if is_for_cpu(query) and options.softcap is None and options.window is None:
         bias = torch.zeros(mask.shape, dtype=query.dtype).masked_fill_(~mask, -torch.inf)
-        return _FLASH(query, key, value, attn_mask=bias, scale=options.scaling)
+        return _FLASH(query, key.to(query.dtype), value.to(query.dtype), attn_mask=bias, scale=options.scaling)
     scale = options.scaling if options.scaling is not None else query.shape[-1] ** -0.5
-    logits = (query @ key.transpose(-1, -2)).float() * scale
+    logits = (query @ key.to(query.dtype).transpose(-1, -2)).to(_log(query)) * scale
     if options.softcap is not None:
         logits = options.softcap * torch.tanh(logits / options.softcap)
     logits = logits.masked_fill(~mask, -torch.inf)
@@ -58,7 +134,8 @@ def merge_parts(one: Part, other: Part) -> Tensor:
 
 
 _FLASH = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+_FLASH_BACKWARD = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 
 
-def _is_for_cpu(query: Tensor) -> bool:
+def is_for_cpu(query: Tensor) -> bool:
     return query.device.type == "cpu" and query.dtype in (torch.float32, torch.float64, torch.bfloat16)

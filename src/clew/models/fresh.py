@@ -57,8 +57,17 @@ def new_policy(
     shape: Architecture, tokenizer: PreTrainedTokenizerBase, *, seed: int, device: torch.device, precision: Precision
 ) -> Policy:
     """A Llama of this shape, its weights drawn from the seed alone."""
-    architecture = LlamaConfig(
-        vocab_size=len(tokenizer),
+    hub_logging.disable_progress_bar()
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        module = LlamaForCausalLM(llama(shape, len(tokenizer)))
+    torch.nn.Module.to(module, device)
+    return make_policy(module, tokenizer, precision=precision)
+
+
+def llama(shape: Architecture, num_tokens: int) -> LlamaConfig:
+    return LlamaConfig(
+        vocab_size=num_tokens,
         hidden_size=shape.width,
         intermediate_size=shape.width * 8 // 3,
         num_hidden_layers=shape.layers,
@@ -70,9 +79,3 @@ def new_policy(
         pad_token_id=SPECIAL.index("<|pad|>"),
         tie_word_embeddings=True,
     )
-    hub_logging.disable_progress_bar()
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        module = LlamaForCausalLM(architecture)
-    torch.nn.Module.to(module, device)
-    return make_policy(module, tokenizer, precision=precision)

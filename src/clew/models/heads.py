@@ -33,13 +33,14 @@ class _TokenStats(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad_logps: Tensor | None, grad_entropy: Tensor | None) -> tuple[Tensor | None, None]:  # type: ignore[override]
         probs, targets, entropy = ctx.saved_tensors
+        slope = None
         if grad_entropy is not None:  # dH/dz = -p (log p + H)
             slope = torch.special.xlogy(probs, probs).addcmul_(probs, entropy[:, None]).mul_(-grad_entropy[:, None])
         if grad_logps is None:
-            return (None if grad_entropy is None else slope), None
+            return slope, None
         grad = probs.mul_(-grad_logps[:, None])  # in place: a second backward pass would fail, and say so
         grad.scatter_add_(1, targets[:, None], grad_logps[:, None])
-        return (grad if grad_entropy is None else grad.add_(slope)), None
+        return grad if slope is None else grad.add_(slope), None
 
 
 def token_stats(head: Head, hidden: Tensor, targets: Tensor, temperature: float = 1.0) -> tuple[Tensor, Tensor]:

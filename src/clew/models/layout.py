@@ -10,12 +10,15 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from clew.models.attention import Options, attend_block
+from clew.models.attention import Options, Span, attend_block, attend_spans, is_for_cpu
 
 MIN_SHARED = 4
 """Shared prompts shorter than this are cheaper to encode twice."""
 CHEAP_AREA = 1 << 14
 """Query-key pairs that cost less than one more call of the attention kernel."""
+
+SHORT = 16
+"""Spans shorter than this on average are cheaper to attend to in padded blocks."""
 
 
 class Attends(Protocol):
@@ -71,6 +74,7 @@ class Layout:
     index: Tensor  # [B, T] long: place among the M of each real token; 0 on padding
     buckets: list[Bucket]
     back: Tensor  # [M] place of each packed token in the buckets' outputs, one after another
+    spans: list[Span]
 
     @classmethod
     def of(cls, tokens: Tensor, real: Tensor, mask: Tensor, *, share: bool = True) -> "Layout":
@@ -95,9 +99,13 @@ class Layout:
         is_query = torch.cat([bucket.is_query for bucket in buckets])
         back = torch.empty_like(packed)
         back[torch.cat([bucket.queries for bucket in buckets])[is_query]] = is_query.nonzero().flatten()
-        return cls(packed, torch.cat(positions), index, buckets, back)
+        return cls(packed, torch.cat(positions), index, buckets, back, _spans(blocks))
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, options: Options) -> Tensor:
+        longest = max(bucket.distance.shape[-1] for bucket in self.buckets)
+        plain = options.softcap is None and not options.dropout and (options.window or longest) >= longest
+        if plain and is_for_cpu(query) and len(self.tokens) >= SHORT * len(self.spans):
+            return attend_spans(query[0], key[0], value[0], self.spans, options.scaling)[None]
         outputs = []
         for bucket in self.buckets:
             q, k, v = (
@@ -146,6 +154,17 @@ def _segments(
             place += own
         b = end
     return spans, blocks, pieces
+
+
+def _spans(blocks: list[Block]) -> list[Span]:
+    """Every block over itself; then, over each shared prompt, all that share it at once."""
+    own = [Span(b.start, b.start + b.length, b.start, b.start + b.length, True) for b in blocks]
+    shared: dict[int, Span] = {}
+    for b in blocks:
+        if b.before:
+            start = shared[b.context].start if b.context in shared else b.start
+            shared[b.context] = Span(start, b.start + b.length, b.context, b.context + b.before, False)
+    return own + list(shared.values())
 
 
 def _similar(blocks: list[Block]) -> list[list[Block]]:
