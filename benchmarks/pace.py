@@ -2,7 +2,6 @@
 
 import json
 import os
-import resource
 import sys
 import time
 from collections.abc import Callable
@@ -29,11 +28,13 @@ def say(**values: Any) -> None:
 
 
 def resident_mib() -> float:
-    """Peak memory of this process so far; on a GPU, of its allocations there."""
+    """Peak memory of this process so far, as Linux counts it; on a GPU, of its allocations there."""
     cuda = _cuda()
     if cuda is not None:
         return round(cuda.max_memory_allocated() / 2**20, 1)
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)  # Linux counts KiB
+    # Not getrusage: its maximum begins with what the driver had when it started this process.
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    return round(int(status["VmHWM"].split()[0]) / 1024, 1)
 
 
 class Turns:

@@ -55,7 +55,7 @@ def point(asked: Mapping[str, int], rounds: int, threads: int) -> dict[str, floa
 
 def slope(x: Sequence[float], y: Sequence[float]) -> float:
     """Least-squares slope on logarithmic axes."""
-    return round(float(np.polyfit(np.log(x), np.log(np.maximum(y, 1e-9)), 1)[0]), 3)
+    return round(float(np.polyfit(np.log(x), np.log(np.maximum(y, 1e-9)), 1)[0]), 3) + 0.0  # no -0.0
 
 
 def curve(points: Mapping[int, Mapping[str, float]]) -> dict[str, Any]:
@@ -85,6 +85,7 @@ def plot(curves: Mapping[str, Mapping[str, Any]], out: Path) -> None:
             place.set_title(f"{slopes['measured']:.2f}, expected {slopes['expected']:.2f}", fontsize=9)
             place.set_xticks(found["points"], [str(x) for x in found["points"]], fontsize=7)
             place.minorticks_off()
+            place.set_yticks([y.min(), y.max()], [f"{end:.3g}" for end in (y.min(), y.max())], fontsize=7)
             place.set_xlabel(TITLES.get(axis, axis))
             if column == 0:
                 place.set_ylabel(label)

@@ -36,7 +36,7 @@ def race_rows(found: Mapping[str, Any]) -> Iterable[list[str]]:
     for other, numbers in found["compared"].items():
         ratios, losses = numbers["times_faster_by_pair"], numbers.get("largest_loss_difference")
         yield [
-            WORKS.get(work, work),
+            WORKS[work],
             model,
             other,
             f"**{numbers['times_faster']:.2f}**",

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification, PreTrainedTokenizerBase
@@ -149,7 +149,7 @@ def _stopping(model: LlamaForCausalLM, mean_length: int | None) -> LlamaForCausa
     twin = LlamaForCausalLM(model.config)
     twin.load_state_dict(model.state_dict())
     twin.model.embed_tokens.weight[:, 0] = 0.1
-    for layer in twin.model.layers:
+    for layer in cast(Any, twin.model.layers):
         layer.self_attn.o_proj.weight[0] = 0
         layer.mlp.down_proj.weight[0] = 0
     head, eos = twin.lm_head.weight, model.config.eos_token_id

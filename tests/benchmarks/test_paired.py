@@ -52,6 +52,13 @@ def test_sides_take_turns_and_what_the_warm_up_took_is_not_counted(start, tmp_pa
     assert paired.compared(found, ours="a")["b"]["largest_loss_difference"] == 3.0
 
 
+def test_the_memory_of_a_side_is_its_own_and_not_the_drivers(start):
+    held = bytearray(b"x") * (300 << 20)
+    found = paired.race([start("a")], rounds=1)
+    assert len(held) >> 20 == 300
+    assert found["a"]["peak_mib"] < 200
+
+
 def test_a_side_that_fails_is_named(tmp_path):
     script = tmp_path / "side.py"
     script.write_text("raise SystemExit(3)")
