@@ -107,7 +107,9 @@ class Timed(LocalEngine):
 class Given(LocalEngine):
     """An engine that "samples" what the world holds; the turn begins behind it."""
 
-    def generate(self, prompts: Sequence[Prompt], *, n: int, sampling: Sampling, key: tuple[int, int]) -> list[Rollout]:
+    def generate(
+        self, prompts: Sequence[Prompt], *, n: int, sampling: Sampling, key: tuple[int, int], **_: Any
+    ) -> list[Rollout]:
         known = {row["prompt"]: row["answers_ids"] for row in pace.read_rows(folder / "rollouts.jsonl")}
         found = [self._as_rollout(prompt, answer) for prompt in prompts for answer in known[prompt.text][:n]]
         with torch.no_grad():
