@@ -5,7 +5,8 @@ from transformers import GPT2LMHeadModel
 
 from clew.batch import evaluate
 from clew.data.collate import collate
-from clew.engines.local import LocalEngine, sample
+from clew.models.linears import bf16_linears
+from clew.engines.local import LocalEngine, invert, sample
 from clew.engines.noise import stream_key, uniforms
 from clew.models.load import make_policy
 from clew.types import Prompt, Sampling
@@ -69,6 +70,43 @@ def test_log_probabilities_are_those_of_a_training_forward_in_float32(engine):
     logps = evaluate(engine.policy, batch, max_tokens=1 << 20).logps
     sampled = torch.tensor([x for r in rollouts for x, m in zip(r.logps, r.mask, strict=True) if m])
     assert float((logps[batch.mask] - sampled).abs().max()) < 1e-5
+
+
+def test_linears_in_bf16_are_coarse_and_only_while_sampling(engine):
+    tokens = torch.arange(3, 13)[None]
+    with torch.no_grad():
+        exact = engine.policy.module(tokens).logits
+        with bf16_linears(engine.policy.module):
+            error = (engine.policy.module(tokens).logits - exact).abs().max()
+        assert 1e-6 < error < 1e-2
+        assert engine.policy.module(tokens).logits.equal(exact)
+
+
+def test_log_probabilities_are_exact_also_with_linears_in_bf16(engine):
+    engine.linears = "bf16"
+    rollouts = engine.generate(PROMPTS, n=4, sampling=Sampling(30, 0.7), key=(0, 0))
+    engine.policy.temperature = 0.7
+    logps = evaluate(engine.policy, collate([[r] for r in rollouts]), max_tokens=1 << 20).logps
+    for rollout, expected in zip(rollouts, logps, strict=True):
+        torch.testing.assert_close(torch.tensor(rollout.logps), expected[: len(rollout.logps)], atol=1e-6, rtol=0)
+
+
+def test_groups_are_told_of_when_they_are_finished(engine):
+    told = {}
+    rollouts = engine.generate(PROMPTS, n=3, sampling=Sampling(12), key=(0, 0), finished=told.__setitem__)
+    assert sorted(told) == list(range(len(PROMPTS))) != list(told), "shorter answers are there earlier"
+    assert [r for p in range(len(PROMPTS)) for r in told[p]] == rollouts
+
+
+def test_a_drawn_token_has_a_weight_whatever_rounding_does():
+    weights = torch.tensor([[0.0] * 63 + [1e-3] + [0.0] * 70, [0.0] * 64 + [0.1, 0.0, 0.7] + [0.0] * 67]).repeat(3, 1)
+    noise = torch.tensor([0.0, 0.0, 0.5, 0.5, 1 - 2**-53, 1 - 2**-53], dtype=torch.float64)
+    assert invert(weights, noise).tolist() == [63, 64, 63, 66, 63, 66]
+    torch.manual_seed(0)
+    weights, noise = torch.rand(2000, 200).double() ** 9, torch.rand(2000, dtype=torch.float64)
+    cumulative = weights.cumsum(1)
+    expected = torch.searchsorted(cumulative, noise[:, None] * cumulative[:, -1:], right=True)[:, 0]
+    assert invert(weights, noise).equal(expected)
 
 
 def test_samples_follow_the_distribution(engine):

@@ -7,20 +7,49 @@ forward at the same temperature.
 
 from collections import Counter, deque
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor
 
+from clew.batch import evaluate
+from clew.config import Config
+from clew.data.collate import collate
 from clew.engines.cache import make_decoder, moves
 from clew.engines.noise import stream_key, uniforms
 from clew.failure import memory_for
+from clew.models.linears import bf16_linears
 from clew.models.policy import Policy
+from clew.models.trunk import Precision
 from clew.types import Finished, Prompt, Rollout, Sampling, Stop, Turn
 
+MAX_TOKENS = 1 << 13
+"""Tokens whose log-probabilities are computed at once."""
 BLOCK = 64
 """Tokens whose probabilities are added up before one of them is looked for."""
+
+
+class Slots(Config):
+    """How a recipe samples."""
+
+    slots: int = Field(default=64, ge=1)
+    """Sequences sampled at once."""
+    linears: Precision = "fp32"
+    """bf16: linear layers in half precision while sampling, for CPUs that are faster so; log-probabilities stay exact."""
+
+
+class Answer(NamedTuple):
+    """What one sequence has written."""
+
+    prompt: int  # its place
+    number: int  # which of the prompt's samples
+    tokens: list[int]
+    logps: list[float]
+    stop: Stop
 
 
 class LocalEngine:
@@ -29,15 +58,14 @@ class LocalEngine:
     Example: `LocalEngine(policy).generate(prompts, n=4, sampling=Sampling(max_tokens=64), key=(seed, step))`
     """
 
-    def __init__(self, policy: Policy, *, slots: int = 64) -> None:
+    def __init__(self, policy: Policy, *, slots: int = 64, linears: Precision = "fp32") -> None:
         if policy.device.type == "mps":
             raise ValueError("sampling adds up probabilities in float64, which MPS does not have; set device: cpu")
         self.policy = policy
         self.slots = slots
+        self.linears = linears
         self.version = 0
 
-    @memory_for("sampling", advice="lower slots")
-    @torch.no_grad()
     def generate(
         self,
         prompts: Sequence[Prompt],
@@ -53,6 +81,17 @@ class LocalEngine:
         and its answer would not fit into the model's context.
         """
         self._check(prompts, sampling)
+        if self.linears == "fp32":
+            return self._generate(prompts, n, sampling, key, finished)
+        with bf16_linears(self.policy.module):
+            rollouts = self._generate(prompts, n, sampling, key, finished)
+        return self._with_exact_logps(rollouts, sampling)
+
+    @memory_for("sampling", advice="lower slots")
+    @torch.no_grad()
+    def _generate(
+        self, prompts: Sequence[Prompt], n: int, sampling: Sampling, key: tuple[int, int], finished: Finished | None
+    ) -> list[Rollout]:
         slots = max(n, min(self.slots, n * len(prompts)))
         longest = max(len(p.tokens) for p in prompts)
         decoder = make_decoder(
@@ -77,13 +116,24 @@ class LocalEngine:
             ended = torch.isin(tokens, stops).cpu().numpy()
             done = ended | live.full()
             if done.any():
-                for p, number, *answer, stop in live.leave(done, ended):
-                    groups[p][number] = self._rollout(prompts[p], *answer, stop)
+                for answer in live.leave(done, ended):
+                    p = answer.prompt
+                    groups[p][answer.number] = self._rollout(prompts[p], answer)
                     if finished is not None and len(groups[p]) == n:
                         finished(p, [groups[p][j] for j in range(n)])
                 tokens = tokens[decoder.compact(done)]
             states = [decoder.step(tokens, live.lengths())] if live.count else []
         return [group[j] for group in groups for j in range(n)]
+
+    def _with_exact_logps(self, rollouts: list[Rollout], sampling: Sampling) -> list[Rollout]:
+        """Log-probabilities computed anew, in full precision: tokens drawn in a lower one are off-policy by a hair."""
+        exact = Policy(self.policy.trunk, self.policy.tokenizer, temperature=sampling.temperature or 1.0)
+        logps = evaluate(exact, collate([[rollout] for rollout in rollouts]), max_tokens=MAX_TOKENS).logps
+        assert logps is not None
+        return [
+            replace(rollout, logps=row[: len(rollout.tokens)])
+            for rollout, row in zip(rollouts, logps.tolist(), strict=True)
+        ]
 
     def _check(self, prompts: Sequence[Prompt], sampling: Sampling) -> None:
         context = self.policy.trunk.context
@@ -97,19 +147,19 @@ class LocalEngine:
                     f"{needed} do not fit into the model's context of {context}; shorten prompts or max_tokens"
                 )
 
-    def _rollout(self, prompt: Prompt, tokens: list[int], logps: list[float], stop: Stop) -> Rollout:
-        start = len(prompt.tokens)
+    def _rollout(self, prompt: Prompt, answer: Answer) -> Rollout:
+        start, end = len(prompt.tokens), len(prompt.tokens) + len(answer.tokens)
         return Rollout(
             prompt_id=prompt.id,
-            tokens=[*prompt.tokens, *tokens],
-            mask=[False] * start + [True] * len(tokens),
-            logps=[0.0] * start + logps,
-            stop=stop,
+            tokens=[*prompt.tokens, *answer.tokens],
+            mask=[False] * start + [True] * len(answer.tokens),
+            logps=[0.0] * start + answer.logps,
+            stop=answer.stop,
             version=self.version,
             prompt=prompt.text,
-            text=self._text(list(prompt.tokens), tokens),
+            text=self._text(list(prompt.tokens), answer.tokens),
             info=prompt.info,
-            turns=(Turn("assistant", start, start + len(tokens)),),
+            turns=(Turn("assistant", start, end),),
         )
 
     def _text(self, prompt: list[int], answer: list[int]) -> str:
@@ -169,10 +219,6 @@ def _truncated(probs: Tensor, sampling: Sampling) -> Tensor:
     return probs
 
 
-Left = tuple[int, int, list[int], list[float], Stop]
-"""Prompt, number of the sample, its tokens, their log-probabilities, why it ended."""
-
-
 class Live:
     """Bookkeeping of the sequences in the slots, the first `count` of them in use; order changes as some leave."""
 
@@ -208,13 +254,15 @@ class Live:
         """Tokens of each live sequence, prompt and last token included."""
         return self._prompt_length[: self.count] + self._written[: self.count]
 
-    def leave(self, done: np.ndarray, ended: np.ndarray) -> list[Left]:
-        left: list[Left] = []
+    def leave(self, done: np.ndarray, ended: np.ndarray) -> list[Answer]:
+        left: list[Answer] = []
         for i in done.nonzero()[0].tolist():
             prompt, number = self._job[i].tolist()
             written = int(self._written[i])
             stop: Stop = "end" if ended[i] else "length"
-            left.append((prompt, number, self._tokens[i, :written].tolist(), self._logps[i, :written].tolist(), stop))
+            left.append(
+                Answer(prompt, number, self._tokens[i, :written].tolist(), self._logps[i, :written].tolist(), stop)
+            )
         holes, movers = moves(done)
         for state in (self._job, self._key, self._prompt_length, self._written):
             state[holes] = state[movers]

@@ -12,7 +12,7 @@ from clew.config import Function, ModelName, RunName, Training
 from clew.data.chat import Codec, Encoding
 from clew.data.collate import collate
 from clew.data.sources import Source, load_examples, without_repeats
-from clew.engines.local import LocalEngine
+from clew.engines.local import LocalEngine, Slots
 from clew.evaluate.compare import Record, compared, headline, samples_of
 from clew.evaluate.origins import joined, of_gold, of_proxy
 from clew.judges.score import TIMEOUT_S, Sources, chosen_reward, make_reward, score_with_model
@@ -22,7 +22,7 @@ from clew.track import trackers
 from clew.types import Reward, Rollout, Sampling
 
 
-class Evaluate(Training):
+class Evaluate(Training, Slots):
     baseline: ModelName
     """Model folder that the others are compared with; KL is measured to it."""
     policies: dict[str, RunName]
@@ -44,7 +44,6 @@ class Evaluate(Training):
     shown: int = Field(default=12, ge=0)
     """Prompts whose answers are kept for the report."""
     max_batch_tokens: int = Field(default=16384, ge=1)
-    slots: int = Field(default=64, ge=1)
 
 
 def run(config: Evaluate) -> None:
@@ -125,7 +124,7 @@ class Bench:
         policy = load_policy(str(folder), device=self.config.device)
         check_vocabulary(policy.tokenizer, self.start.tokenizer, str(folder))
         policy.temperature = self.start.temperature
-        engine = LocalEngine(policy, slots=self.config.slots)
+        engine = LocalEngine(policy, slots=self.config.slots, linears=self.config.linears)
         sampling = Sampling(self.config.max_tokens, self.config.temperature)
         rollouts = engine.generate(self.prompts, n=1, sampling=sampling, key=(self.config.seed, 0))
         batch = collate([[r] for r in rollouts])

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from clew.config import Choice, Config, Function, ModelName, Training, bound_to
 from clew.data.chat import Codec, Encoding
 from clew.data.sources import Source, load_examples, without_repeats
-from clew.engines.local import LocalEngine
+from clew.engines.local import LocalEngine, Slots
 from clew.feedback.export import EXPORTS, write_rows
 from clew.feedback.raters import RATERS, SimulatedRater
 from clew.feedback.records import Feedback, Item, Task
@@ -40,7 +40,7 @@ class Crowd(Config):
     num: int = Field(default=1, ge=1)
 
 
-class Label(Training):
+class Label(Training, Slots):
     model: ModelName
     data: Source
     """Prompts."""
@@ -62,7 +62,6 @@ class Label(Training):
     """Calls of gold under way at the same time, per: group."""
     batch: int = Field(default=64, ge=1)
     """Prompts sampled at once."""
-    slots: int = Field(default=64, ge=1)
 
     @model_validator(mode="after")
     def _can_be_asked(self) -> Self:
@@ -81,7 +80,8 @@ def run(config: Label) -> None:
         asked = {e.id: e.prompt for e in examples}
         gold = chosen_reward(config.gold, config.timeout_s, per=config.per, at_once=config.at_once)
         store = Store.open(run.folder / "feedback.sqlite")
-        collect(LocalEngine(policy, slots=config.slots), prompts, asked, make_raters(config), gold, store, config, run)
+        engine = LocalEngine(policy, slots=config.slots, linears=config.linears)
+        collect(engine, prompts, asked, make_raters(config), gold, store, config, run)
         for name, export in EXPORTS.items():
             run.ledger[f"rows/{name}"] = write_rows(run.folder / f"{name}.jsonl", export(store))
         store.close()

@@ -11,7 +11,7 @@ from clew.config import Choice, Config, ModelName, bound_to, option
 from clew.data.chat import Codec, Encoded, Encoding
 from clew.data.collate import collate
 from clew.data.sources import Source, load_examples, step_indices
-from clew.engines.local import LocalEngine
+from clew.engines.local import LocalEngine, Slots
 from clew.experience import Shaping, experience, minibatches, sample_of, sampled
 from clew.judges.score import Sources, make_reward
 from clew.learn.checkpoint import TrainState
@@ -46,7 +46,7 @@ class PTX(Config):
     batch: int = Field(default=8, ge=1)
 
 
-class RL(FineTuning, Shaping):
+class RL(FineTuning, Shaping, Slots):
     reference: ModelName | None = None
     """The frozen reference: the model this run starts from when absent, else a folder or hub name."""
     data: Source
@@ -72,8 +72,6 @@ class RL(FineTuning, Shaping):
     critic: Critic | None = None
     ptx: PTX | None = None
     learner: Optimiser = Optimiser(lr=1e-6, schedule="constant")
-    slots: int = Field(default=64, ge=1)
-    """Sequences sampled at once."""
     _goes_together = model_validator(mode="after")(check_combination)
 
 
@@ -91,7 +89,10 @@ def run(config: RL) -> None:
         run.note(f"rl: {len(prompts)} prompts; encoded: {codec.summary()}")
         if critic is not None:
             check_vocabulary(critic.tokenizer, policy.tokenizer, str(config.critic))
-        engine, reward = LocalEngine(policy, slots=config.slots), make_reward(config.reward, policy)
+        engine, reward = (
+            LocalEngine(policy, slots=config.slots, linears=config.linears),
+            make_reward(config.reward, policy),
+        )
         train(policy, reference, critic, engine, reward, prompts, texts, config, run)
         merged(policy, run.model_folder).save(run.model_folder)
         run.finish()
