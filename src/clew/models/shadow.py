@@ -1,0 +1,208 @@
+"""A model without numbers: it runs on tensors that are only shapes, and says what a pass holds and computes.
+
+Nothing is allocated, so that any size fits. What is counted are the tensors that PyTorch really makes, forward and
+backward, in whatever architecture: there is no formula for each.
+"""
+
+import weakref
+from typing import Any, NamedTuple, cast
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensorMode,
+    UnsupportedOperatorException,
+)
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter
+from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, PretrainedConfig
+
+from clew.batch import Batch
+from clew.config import ConfigError
+from clew.models.adapter import Adapter, LoRA
+from clew.models.attention import Options
+from clew.models.heads import LMHead, token_stats
+from clew.models.layout import Attends, Layout
+from clew.models.load import without_dropout
+from clew.models.policy import before
+from clew.models.trunk import Precision, Trunk
+
+NF4 = (4 + 8 / 64 + 32 / (64 * 256)) / 8
+"""Bytes a number in four bits: with a scale of 8 bits for 64 of them, and one of 32 for 256 scales (2305.14314)."""
+
+
+class Cost(NamedTuple):
+    """Of one pass: bytes beyond the weights, and floating point operations."""
+
+    kept: int  # activations, when the last layer has been read
+    logits: int  # what the head adds to them, at its most
+    peak: int  # the most at any moment
+    flops: int
+
+
+class Shadow:
+    """A language model, or a scalar one, as its configuration describes it.
+
+    `weights` are the bytes of its parameters as they are held, `num_trained` counts the numbers that learn.
+    """
+
+    def __init__(
+        self,
+        config: PretrainedConfig,
+        *,
+        scalar: bool = False,
+        lora: LoRA | None = None,
+        precision: Precision = "fp32",
+        checkpointing: bool = False,
+    ) -> None:
+        self._fake, self._watch = FakeTensorMode(allow_non_fake_inputs=True), _Watch()
+        kind = AutoModelForSequenceClassification if scalar else AutoModelForCausalLM
+        with torch.device("meta"):
+            module = kind.from_config(config, dtype=torch.float32).eval()
+            without_dropout(module)
+            self.trunk = Trunk(module, packed=True, precision=precision)
+            if lora is not None:
+                held = lora if lora.weights != "nf4" else lora.model_copy(update={"weights": "bf16"})
+                held.check(precision)
+                self.trunk.adapter = Adapter(module, held, config.name_or_path or "", seed=0)
+        with self._fake, self._watch:
+            _move_to_cpu(module)
+        if checkpointing:
+            self.trunk.checkpoint_activations()
+            module.train()
+        self.scalar = scalar
+        self.parameters = list(module.parameters())
+        self.num_parameters = sum(p.numel() for p in self.parameters)
+        self.num_trained = sum(p.numel() for p in self.parameters if p.requires_grad)
+        self._unpacked = _in_four_bits(module) if lora is not None and lora.weights == "nf4" else []
+        self.weights = self._watch.live - round(sum(self._unpacked) * (2 - NF4))
+
+    def read(self, batch: Batch) -> Cost:
+        """Without gradient."""
+        return self._passed(batch, learns=False)
+
+    def learn(self, batch: Batch, *, again: bool = False) -> Cost:
+        """Forward and backward; `again` with the gradients of another micro-batch before it."""
+        if again:
+            self._passed(batch, learns=True)
+        cost = self._passed(batch, learns=True)
+        for parameter in self.parameters:
+            parameter.grad = None
+        return cost
+
+    def _passed(self, batch: Batch, *, learns: bool) -> Cost:
+        watch, weights = self._watch, self.weights + round(sum(self._unpacked) * (2 - NF4))
+        places, targets = None, batch.tokens[batch.mask]
+        watch.peak, watch.flops = watch.live, 0
+        try:
+            with watch:
+                layout = Layout.of(batch.tokens, batch.real, batch.mask)
+                places = before(batch, layout.index)
+            with self._fake, watch, torch.set_grad_enabled(learns):
+                watched = _Attention(layout)
+                states = self.trunk.encode_packed(layout.tokens, layout.positions, watched)
+                kept, watch.peak_after = watch.live - weights, watch.live
+                said = self._said(states, places, targets)
+                logits = watch.peak_after - weights - kept
+                if learns:
+                    said.backward()
+        except _NEEDS_NUMBERS as error:
+            raise ConfigError(f"{_name(self.trunk)}: what it computes depends on numbers: {error}") from error
+        if not watched.asked:
+            raise ConfigError(f"{_name(self.trunk)} does not attend through transformers' interface")
+        unpacked = 2 * max(self._unpacked, default=0)
+        return Cost(kept, logits, watch.peak - weights + unpacked, watch.flops)
+
+    def _said(self, states: Tensor, places: Tensor, targets: Tensor) -> Tensor:
+        """As `Policy.evaluate` and `ScalarModel.evaluate` end, summed."""
+        if self.scalar:
+            return self.trunk.module.get_submodule("score")(states.float())[:, 0].sum()
+        return token_stats(LMHead(self.trunk), states.index_select(0, places), targets)[0].sum()
+
+
+class _Watch(TorchDispatchMode):
+    """Bytes of all tensors alive, the most there were, and the FLOPs of matrix products."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.live = self.peak = self.peak_after = self.flops = 0
+        self._seen: weakref.WeakKeyDictionary[torch.UntypedStorage, int] = weakref.WeakKeyDictionary()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        count = _FLOPS.get(func._overloadpacket)
+        if count is not None:
+            self.flops += count(*args, **(kwargs or {}), out_val=out)
+        for tensor in tree_iter(out):
+            if isinstance(tensor, Tensor):
+                self._note(tensor.untyped_storage())
+        return out
+
+    def _note(self, storage: torch.UntypedStorage) -> None:
+        if storage not in self._seen:
+            self._seen[storage] = size = storage.nbytes()
+            self.live += size
+            self.peak, self.peak_after = max(self.peak, self.live), max(self.peak_after, self.live)
+            weakref.finalize(storage, self._gone, size)
+
+    def _gone(self, size: int) -> None:
+        self.live -= size
+
+
+class _Attention:
+    """The layout, and whether any layer asked it."""
+
+    def __init__(self, layout: Attends) -> None:
+        self._layout = layout
+        self.asked = False
+
+    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, options: Options) -> Tensor:
+        self.asked = True
+        return self._layout.attend(layer, query, key, value, options)
+
+
+def _move_to_cpu(module: torch.nn.Module) -> None:
+    """Parameters and buffers, what is tied staying so; `Module.to` refuses tensors without numbers."""
+    moved: dict[Tensor, Tensor] = {}
+    for part in module.modules():
+        for owned in (part._parameters, part._buffers):
+            for name, tensor in owned.items():
+                if tensor is None:
+                    continue
+                if tensor not in moved:
+                    new = torch.empty_like(tensor, device="cpu")
+                    is_parameter = isinstance(tensor, torch.nn.Parameter)
+                    moved[tensor] = torch.nn.Parameter(new, tensor.requires_grad) if is_parameter else new
+                owned[name] = moved[tensor]  # type: ignore[assignment]
+
+
+def _in_four_bits(module: torch.nn.Module) -> list[int]:
+    """Sizes of the weights that would be held in four bits."""
+    named = module.named_modules()
+    return [cast(Tensor, part.weight).numel() for name, part in named if name.endswith("base_layer")]
+
+
+def _name(trunk: Trunk) -> str:
+    return f"{type(trunk.module).__name__} ({trunk.module.config.name_or_path or 'from scratch'})"
+
+
+def _attention_flops(query: Tensor, key: Tensor, value: Tensor, *args: Any, out_val: Any, **options: Any) -> int:
+    return sdpa_flop_count(query.shape, key.shape, value.shape)
+
+
+def _attention_back_flops(
+    grad: Tensor, query: Tensor, key: Tensor, value: Tensor, *args: Any, out_val: Any, **options: Any
+) -> int:
+    return sdpa_backward_flop_count(grad.shape, query.shape, key.shape, value.shape)
+
+
+_NEEDS_NUMBERS = (DataDependentOutputException, DynamicOutputShapeException, UnsupportedOperatorException)
+_CPU_ATTENTION = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+_FLOPS: dict[Any, Any] = {
+    **flop_registry,
+    _CPU_ATTENTION: _attention_flops,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_back_flops,
+}
