@@ -39,7 +39,7 @@ class Slots(Config):
     slots: int = Field(default=64, ge=1)
     """Sequences sampled at once."""
     linears: Precision = "fp32"
-    """bf16: linear layers in half precision while sampling, for CPUs that are faster so; log-probabilities stay exact."""
+    """bf16: linear layers in half precision while sampling, for CPUs fast in it; log-probabilities stay exact."""
 
 
 class Answer(NamedTuple):
