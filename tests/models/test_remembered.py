@@ -9,9 +9,10 @@ import torch
 
 from clew.config import cache_folder
 from clew.data.chat import Encoded
+from clew.data.collate import collate
 from clew.models import remembered
 from clew.models.adapter import Adapter, LoRA
-from clew.models.reference import AdapterOff
+from clew.models.reference import AdapterOff, load_start
 from clew.models.remembered import Remembered, row_logps
 from clew.oracles.worlds import TablePolicy, Tree, random_logits
 
@@ -196,3 +197,15 @@ def test_the_cache_is_the_users_own_or_the_one_named(monkeypatch, tmp_path):
     assert str(cache_folder("auto")) == "/home/me/.cache/clew"
     assert str(cache_folder("~/c")) == "/home/me/c"
     assert cache_folder(None) is None
+
+
+def test_the_policy_is_its_own_reference_only_before_its_first_step(new_policy):
+    policy = new_policy()
+    batch = collate(ITEMS)
+    reference = load_start(None, policy)
+    assert reference.evaluate(batch).logps.equal(policy.evaluate(batch).logps)
+    weights = sum(p.sum() for p in policy.parameters())
+    weights.backward()
+    torch.optim.AdamW(policy.parameters(), fused=True).step()
+    with pytest.raises(RuntimeError, match="has learnt"):
+        reference.evaluate(batch)

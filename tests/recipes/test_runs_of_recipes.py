@@ -278,7 +278,7 @@ def test_a_reference_that_is_not_where_the_run_starts_is_not_taken_for_it(world,
         twin.module.lm_head.weight.data += 0.5 * torch.randn_like(twin.module.lm_head.weight)
         return twin
 
-    monkeypatch.setattr(preference, "load_reference", changed)
+    monkeypatch.setattr(preference, "load_start", changed)
     with pytest.raises(BrokenInvariant, match="log-ratio to the reference at step 0: row"):
         run_recipe("preference", tmp_path / "p", configured("preference", world))
 
@@ -385,7 +385,7 @@ def test_best_needs_rows_to_go_by(world, tmp_path):
 
 @pytest.mark.parametrize("loss", ["simpo", "orpo"])
 def test_losses_without_reference_load_none(loss, world, tmp_path, monkeypatch):
-    monkeypatch.setattr("clew.recipes.preference.load_reference", lambda *a: pytest.fail("nobody asks it anything"))
+    monkeypatch.setattr("clew.recipes.preference.load_start", lambda *a: pytest.fail("nobody asks it anything"))
     out = run_recipe("preference", tmp_path / "run", configured("preference", world) | {"loss": loss, "epochs": 0.5})
     assert all(row["loss/pair"] > 0 for row in metrics(out))
 

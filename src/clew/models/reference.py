@@ -3,6 +3,7 @@
 import copy
 from typing import TypeVar, cast
 
+import torch
 from torch import nn
 
 from clew.batch import Batch, Model, Outputs
@@ -27,6 +28,31 @@ class AdapterOff:
         assert adapter is not None
         with adapter.model.disable_adapter():
             return self.policy.evaluate(batch)
+
+
+class Start:
+    """A policy before its first step: the reference without a copy, for whoever reads all rows before that.
+
+    Asked later it raises RuntimeError.
+    """
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy = policy
+        self._before = self._weights()
+
+    def evaluate(self, batch: Batch) -> Outputs:
+        if self._weights() != self._before:
+            raise RuntimeError("the policy has learnt since it was taken for the reference; take a frozen copy")
+        return self.policy.evaluate(batch)
+
+    def _weights(self) -> str:
+        """Versions of tensors would not do: AdamW's fused step leaves them as they are."""
+        return str([float(p.detach().sum(dtype=torch.float64)) for p in self.policy.parameters()])
+
+
+def load_start(path: str | None, policy: Policy) -> Model:
+    """As `load_reference`, for rows that are all read before the first step: needs no second copy of the policy."""
+    return Start(policy) if path is None and policy.trunk.adapter is None else load_reference(path, policy)
 
 
 def load_reference(path: str | None, policy: Policy) -> Model:

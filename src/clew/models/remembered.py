@@ -26,7 +26,7 @@ from clew.batch import Batch, Model, Outputs, evaluate
 from clew.data.collate import TokenRow, collate
 from clew.durable import broken, seal
 from clew.models.policy import Policy
-from clew.models.reference import AdapterOff
+from clew.models.reference import AdapterOff, Start
 from clew.track import in_chunks, unheard
 
 COMPUTATION = 1
@@ -45,7 +45,7 @@ class Remembered:
 
     Example: `Remembered(reference, max_tokens=16384, cache=folder, note=run.note).row_logps([[chosen, rejected]])`
 
-    Without `cache`, and of a model that is no `Policy`, nothing is kept.
+    Without `cache`, and of a model that is no `Policy`, nothing is kept on disk.
     """
 
     def __init__(
@@ -72,8 +72,7 @@ class Remembered:
                 logps = torch.cat(row_logps(self._model, chunk, max_tokens=self._max_tokens))
                 num_computed += len(logps)
                 self._keep(key, logps)
-            if key:
-                self._known[key] = logps
+            self._known[key] = logps
             found += logps.split([len(rows) for rows in chunk])
         if num_read or num_computed:
             says = [f"{num_read:,} from the cache"] if num_read else []
@@ -82,10 +81,8 @@ class Remembered:
         return found
 
     def _key(self, items: Items) -> str:
-        """Of these rows under this model; empty where nothing is kept."""
-        if self._folder is None or not self._model_digest:
-            return ""
-        digest = hashlib.sha256(self._model_digest)
+        """Of these rows under this model."""
+        digest = hashlib.sha256(b"" if self._folder is None else self._model_digest)
         for rows in items:
             digest.update(array("q", [len(rows), *(len(row.tokens) for row in rows)]).tobytes())
             for row in rows:
@@ -98,15 +95,19 @@ class Remembered:
         if isinstance(self._model, AdapterOff):
             policy = self._model.policy
             learns = {name for name, p in policy.module.named_parameters() if p.requires_grad}
-        elif isinstance(self._model, Policy):
-            policy, learns = self._model, set[str]()
+        elif isinstance(self._model, Policy | Start):
+            policy, learns = self._model if isinstance(self._model, Policy) else self._model.policy, set[str]()
         else:
             return b""
         weights = {name: x for name, x in policy.module.state_dict().items() if name not in learns}
         return _digest(weights, {**_computation(policy), "max_tokens": self._max_tokens})
 
+    @property
+    def _is_kept(self) -> bool:
+        return self._folder is not None and bool(self._model_digest)
+
     def _read(self, key: str) -> Tensor | None:
-        if not key or self._folder is None or not (self._folder / key).exists():
+        if not self._is_kept or self._folder is None or not (self._folder / key).exists():
             return None
         damage = broken(self._folder / key)
         if damage is None:
@@ -117,7 +118,7 @@ class Remembered:
 
     def _keep(self, key: str, logps: Tensor) -> None:
         """Whole or not at all: built beside its place and renamed. An entry of a process that was faster is as good."""
-        if not key or self._folder is None:
+        if not self._is_kept or self._folder is None:
             return
         try:
             self._folder.mkdir(parents=True, exist_ok=True)

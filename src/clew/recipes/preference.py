@@ -21,7 +21,7 @@ from clew.learn.learner import Learner, Optimiser, Part
 from clew.losses.pair import PAIR_LOSSES, REFERENCE_FREE, PairLogps, expected_loss, implicit_rewards
 from clew.losses.single import kto, mismatched_kl
 from clew.models.load import merged
-from clew.models.reference import load_reference
+from clew.models.reference import load_reference, load_start
 from clew.models.remembered import Remembered, row_logps
 from clew.runs import Loop, Run
 from clew.track import trackers
@@ -51,8 +51,8 @@ def run(config: Preference) -> None:
         reference = None
         if config.loss.bind(LOSSES).func not in REFERENCE_FREE:
             budget, cache = config.learner.max_tokens, cache_folder(config.cache)
-            frozen = load_reference(config.reference, policy)
-            reference = Remembered(frozen, max_tokens=budget, cache=cache, note=run.note)
+            load = load_reference if config.loss.name == "kto" else load_start  # kto asks anew at every step
+            reference = Remembered(load(config.reference, policy), max_tokens=budget, cache=cache, note=run.note)
         codec = Codec(policy.tokenizer, config.encoding, run.note)
         items = arranged(codec, config.data, config)
         held = arranged(codec, config.heldout, config) if config.heldout else []
