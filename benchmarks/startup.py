@@ -29,7 +29,7 @@ def main() -> None:
     parser = race.parser(__doc__)
     parser.add_argument("--shape", choices=world.SHAPES, default="tiny")
     asked = parser.parse_args()
-    python = race.peer_python(asked.peers, required=True)
+    python = race.peer_python(race.RACES["dpo"], asked.peers, required=True)
     assert python is not None, "required"
     trl = str(Path(python).with_name("trl"))
     found = {
@@ -44,7 +44,7 @@ def main() -> None:
     for work in WORKS:
         found[work] = taken(sides(work, asked, python), asked.rounds)
     about = {"versions": {**race.our_versions(), "trl": race.version_in(python, "trl")}, "rounds": asked.rounds}
-    command = f"python benchmarks/startup.py --shape {asked.shape} --rounds {asked.rounds}"
+    command = f"python benchmarks/startup.py --shape {asked.shape} --rounds {asked.rounds} --threads {asked.threads}"
     results = asked.out or race.RESULTS
     paired.write(results / "startup.json", command, {**about, "shape": asked.shape, "seconds": found})
 
