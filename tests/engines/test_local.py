@@ -5,9 +5,9 @@ from transformers import GPT2LMHeadModel
 
 from clew.batch import evaluate
 from clew.data.collate import collate
-from clew.models.linears import bf16_linears
 from clew.engines.local import LocalEngine, invert, sample
 from clew.engines.noise import stream_key, uniforms
+from clew.models.linears import bf16_linears
 from clew.models.load import make_policy
 from clew.types import Prompt, Sampling
 
