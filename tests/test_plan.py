@@ -44,7 +44,9 @@ def test_weights_gradients_and_optimiser_are_those_counted_by_hand(config, size)
     assert optimiser_bytes(shadow) == 8 * size
     assert update_bytes(shadow, MACHINE) == 8 * size  # on a GPU, AdamW makes one number more of each
     batch = pairs(3)
-    assert shadow.learn(batch, again=True).kept - shadow.learn(batch).kept == 4 * size
+    once, again = shadow.learn(batch), shadow.learn(batch, again=True)
+    assert again.kept == pytest.approx(once.kept, rel=0.01)
+    assert again.peak - again.kept - again.logits >= 4 * size
 
 
 def test_operations_are_two_a_weight_and_token_and_three_times_that_with_the_way_back(config):
@@ -138,14 +140,24 @@ def test_the_phases_of_each_recipe(folder):
     }
 
 
-def test_a_reference_is_a_model_more_and_adapters_need_none(folder, size):
-    whole, adapted, free = (
+def test_a_reference_of_its_own_is_a_model_more(folder, size):
+    own, other, asked_later, free = (
         plan(stage_of("preference", folder, batch=4, **options), MACHINE)
-        for options in ({}, {"lora": {"rank": 2}}, {"loss": "simpo"})
+        for options in ({}, {"reference": str(folder / "model")}, {"loss": "kto"}, {"loss": "simpo"})
     )
-    assert whole.peak.parts["reference"] == pytest.approx(4 * size, abs=64)
-    assert "reference" not in adapted.peak.parts
+    assert "reference" not in own.peak.parts
+    assert other.peak.parts["reference"] == asked_later.peak.parts["reference"] == pytest.approx(4 * size, abs=64)
+    assert [phase.name for phase in own.phases] == ["reference", "learning"]
     assert [phase.name for phase in free.phases] == ["learning"]
+
+
+def test_large_tensors_come_on_top_of_what_a_cpus_heap_keeps(config, monkeypatch):
+    shadow, batch = Shadow(config), pairs(12)
+    cost = shadow.learn(batch)
+    assert cost.held == cost.peak  # all are small here
+    monkeypatch.setattr("clew.models.shadow.MAPPED", 1 << 12)
+    found = Shadow(config).learn(batch)
+    assert found.peak == cost.peak and found.held > cost.peak
 
 
 def test_a_shared_prompt_is_counted_once(config):
@@ -181,7 +193,7 @@ def test_what_does_not_fit_says_what_would(folder, monkeypatch):
 
 def test_every_alternative_is_a_configuration_that_can_be_written(folder):
     stage = stage_of("sft", folder, batch=4, learner={"lr": 1e-3})
-    for text, changed in alternatives(stage):
+    for text, changed in (pair for group in alternatives(stage) for pair in group):
         written = load(type(stage.config), folder / "sft.yaml", text.split())
         assert written.model_dump() == changed.config.model_dump(), text
 

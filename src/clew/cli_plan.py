@@ -110,17 +110,35 @@ def _verdict(screen: "Console", found: "Plan", stage: "Stage", where: "Machine",
     if share <= TIGHT:
         screen.print(f"  [green]fits[/green]: {says}\n")
         return True
-    fits = share <= 1
-    screen.print(f"  [yellow]just fits[/yellow]: {says}" if fits else f"  [red]does not fit[/red]: {says}")
-    for text, changed in plan.alternatives(stage):
+    screen.print(f"  [yellow]just fits[/yellow]: {says}" if share <= 1 else f"  [red]does not fit[/red]: {says}")
+    *single, together = plan.alternatives(stage) or [[]]
+    found_one = [_tried(screen, group, found, where, earlier) for group in single]
+    if not any(found_one):
+        _tried(screen, together, found, where, earlier)
+    screen.print()
+    return share <= 1
+
+
+def _tried(
+    screen: "Console", group: "list[tuple[str, Stage]]", found: "Plan", where: "Machine", earlier: "Sequence[Stage]"
+) -> bool:
+    """Whether one of these fits; none after it is tried, nor after one that gains nothing."""
+    from clew import plan
+
+    before = found.peak.total
+    for text, changed in group:
         other = plan.plan(changed, where, earlier)
         assert other is not None
-        verdict = "fits" if other.peak.total <= TIGHT * where.memory else "does not fit either"
-        if other.peak.total < 0.98 * found.peak.total:
-            slower = sum(other.seconds.values()) / max(sum(found.seconds.values()), 1e-9)
-            screen.print(f"    {text}: {_size(other.peak.total)}, {slower:.2f} × the time; {verdict}")
-    screen.print()
-    return fits
+        size = other.peak.total
+        if size > 0.98 * before:
+            return False
+        before, fits = size, size <= TIGHT * where.memory
+        slower = sum(other.seconds.values()) / max(sum(found.seconds.values()), 1e-9)
+        verdict = "[green]fits[/green]" if fits else "does not fit either"
+        screen.print(f"    {text}: {_size(size)}, {slower:.2f} × the time; {verdict}")
+        if fits:
+            return True
+    return False
 
 
 def _size(num: float) -> str:

@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, cast
 
+from torch import nn
+
 from clew.config import Config
 from clew.data.chat import Codec, Encoded
 from clew.data.sources import Source, load_examples, without_repeats
@@ -74,9 +76,18 @@ class _Stage(Workload):
         """What the process holds before any model."""
         return {"libraries": resident()} if self.machine.is_cpu else {}
 
-    def passing(self, cost: Cost) -> dict[str, float]:
-        """What comes and goes with a pass."""
-        return {"activations": cost.kept, "logits": cost.logits, "gradients": cost.peak - cost.kept - cost.logits}
+    def learnt(self, cost: Cost) -> dict[str, float]:
+        """What comes and goes with a pass, forward and backward."""
+        gradients = cost.peak - cost.kept - cost.logits
+        return {"activations": cost.kept, "logits": cost.logits, "gradients": gradients, **self.heap(cost)}
+
+    def read(self, cost: Cost) -> dict[str, float]:
+        """What comes and goes with a pass without gradient: no layer's activations outlive it."""
+        return {"activations": cost.peak - cost.logits, "logits": cost.logits, **self.heap(cost)}
+
+    def heap(self, cost: Cost) -> dict[str, float]:
+        """What the C library keeps of freed tensors while large ones come; a GPU's allocator uses it again."""
+        return {"heap": cost.held - cost.peak} if self.machine.is_cpu else {}
 
     def seconds(self, flops: float) -> float:
         return flops / (self.machine.flops[self.config.precision] * self.machine.share)
@@ -111,6 +122,13 @@ def sampling_logits(shadow: Shadow, slots: int) -> float:
     return 3.0 * 4 * slots * shadow.trunk.module.config.get_text_config().vocab_size
 
 
+def half_linears(shadow: Shadow) -> float:
+    """A second copy of the linear layers, in bfloat16, but for the output."""
+    head = shadow.trunk.module.get_output_embeddings()
+    linears = [m for m in shadow.trunk.module.modules() if type(m) is nn.Linear and m is not head]
+    return 2.0 * sum(linear.weight.numel() for linear in linears)
+
+
 def sampling_seconds(shadow: Shadow, cache: float, rollouts: int, slots: int, tokens: int, machine: Machine) -> float:
     """Each token of all slots reads every weight and half of the cache, or is bound by its products."""
     reading = (shadow.weights + cache / 2) / machine.bandwidth
@@ -124,7 +142,7 @@ def _learning(stage: _Stage, shadow: Shadow, optimiser: Optimiser, busiest: Busi
     cost = shadow.learn(busiest.batch, again=busiest.again)
     own = {**stage.libraries(), "weights": float(shadow.weights), **others, "optimiser": optimiser_bytes(shadow)}
     updating = update_bytes(shadow, stage.machine)
-    parts = stage.passing(cost) if cost.peak >= updating else {"gradients": updating}
+    parts = stage.learnt(cost) if cost.peak >= updating else {"gradients": updating}
     seconds = stage.seconds(cost.flops * busiest.times) + update_seconds(shadow, stage.machine)
     return Phase(name, {**own, **parts}), seconds
 
@@ -145,18 +163,17 @@ def _of_rows(stage: _Stage, read: Read, *, scalar: bool) -> Plan:
 
 
 def _reference(stage: _Stage, shadow: Shadow, rows: Rows, phases: list[Phase]) -> tuple[dict[str, float], float]:
-    """The frozen model, read once before the first step."""
+    """Read once before the first step: the policy as it then is, or a model of its own, which kto asks later too."""
     config = stage.config
-    if config.reference is None and config.lora is not None:
-        reference, others = shadow, {}
-    else:
+    reference, others = shadow, dict[str, float]()
+    if config.reference is not None or (config.loss.name == "kto" and config.lora is None):
         reference = stage.shadow(config.reference or config.model, scalar=False)
         others = {"reference": float(reference.weights)}
     size = min(256, len(rows.items))
     busiest = rows.busiest(size, 1, config.seed, config.learner.max_tokens)
     cost = reference.read(busiest.batch)
     own = {**stage.libraries(), "weights": float(shadow.weights), **others}
-    phases.append(Phase("reference", {**own, **stage.passing(cost)}))
+    phases.append(Phase("reference", {**own, **stage.read(cost)}))
     passes = (rows.total or 0) / size
     return others, stage.seconds(cost.flops * busiest.times) * passes
 
@@ -198,7 +215,7 @@ def _rl(stage: _Stage) -> Plan:
     )
     phases = [
         Phase("sampling", {**everything, **sampling}),
-        Phase("scoring", {**everything, **stage.passing(max(read, key=lambda cost: cost.peak))}),
+        Phase("scoring", {**everything, **stage.read(max(read, key=lambda cost: cost.peak))}),
     ]
     seconds = {
         "sampling": sampled,
@@ -241,7 +258,9 @@ def _sampling(stage: _Stage, policy: Shadow, rows: Rows, prompts: int, group: in
     alone = Rows([item[:1] for item in rows.items], rows.total)
     reading = policy.read(alone.busiest(slots // group, 1, stage.config.seed, 1 << 30).batch)
     logits = sampling_logits(policy, slots)
-    parts = {"cache": cache, "logits": logits, "activations": float(reading.kept)}
+    parts = {**stage.read(reading), "cache": cache, "logits": logits}
+    if stage.config.linears == "bf16":
+        parts["bf16"] = half_linears(policy)
     return parts, sampling_seconds(policy, cache, prompts * group, slots, max_tokens, stage.machine)
 
 
@@ -267,7 +286,7 @@ def _evaluate(stage: _Stage) -> Plan:
     own = {**stage.libraries(), "weights": 2.0 * policy.weights, "rewards": float(sum(j.weights for j in judges))}
     busiest = rows.busiest(min(total, len(rows.items)), 1, config.seed, config.max_batch_tokens)
     read = [reader.read(busiest.batch) for reader in (policy, policy, *judges)]
-    scoring = {**own, **stage.passing(max(read, key=lambda cost: cost.peak))}
+    scoring = {**own, **stage.read(max(read, key=lambda cost: cost.peak))}
     phases = [Phase("sampling", {**own, **parts}), Phase("scoring", scoring)]
     times = busiest.times * total / len(rows.items)
     taken = {"sampling": seconds, "scoring": sum(stage.seconds(cost.flops * times) for cost in read)}
@@ -283,23 +302,49 @@ def _told(stage: _Stage, shadow: Shadow, phases: list[Phase], seconds: dict[str,
     return Plan(stage.stage.name, recipe, phases, seconds, steps, about)
 
 
-def alternatives(stage: Stage) -> list[tuple[str, Stage]]:
-    """Options that need less memory, as they are written, and the stage with them."""
-    config = cast(Any, stage.config)
-    found: list[tuple[str, dict[str, Any]]] = []
-    if "learner" in type(config).model_fields:
-        budgets = (config.learner.max_tokens // n for n in (2, 4, 8, 16))
-        found = [(f"learner.max_tokens={tokens}", {"learner": {"max_tokens": tokens}}) for tokens in budgets]
+Change = tuple[str, dict[str, Any]]
+"""An option as it is written, and its values."""
+
+
+def alternatives(stage: Stage) -> list[list[tuple[str, Stage]]]:
+    """Options that need less memory, and the stage with each: by kind, ever less; at last, all that go together."""
+    groups = _changes(cast(Any, stage.config))
+    together = [group[-1] for group in groups]
+    whole = " ".join(text for text, _ in together), _merged([values for _, values in together])
+    return [
+        [(text, stage._replace(config=_changed(stage.config, values))) for text, values in group]
+        for group in [*groups, *([[whole]] if len(together) > 1 else [])]
+    ]
+
+
+def _changes(config: Any) -> list[list[Change]]:
+    fields = type(config).model_fields
+    groups: list[list[Change]] = []
+    if "learner" in fields:
+        budgets = [config.learner.max_tokens // n for n in (2, 4, 8)]
+        groups.append([(f"learner.max_tokens={tokens}", {"learner": {"max_tokens": tokens}}) for tokens in budgets])
         if not config.learner.gradient_checkpointing:
-            found.append(("learner.gradient_checkpointing=true", {"learner": {"gradient_checkpointing": True}}))
-    if "slots" in type(config).model_fields:
-        found += [(f"slots={config.slots // n}", {"slots": config.slots // n}) for n in (2, 4) if config.slots >= n]
-    if "lora" in type(config).model_fields and config.lora is None:
-        found.append(("lora.rank=16", {"lora": LoRA()}))
+            values = {"learner": {"gradient_checkpointing": True}}
+            groups.append([("learner.gradient_checkpointing=true", values)])
+    if "slots" in fields:
+        groups.append(
+            [(f"slots={config.slots // n}", {"slots": config.slots // n}) for n in (1, 2, 4) if n < config.slots]
+        )
+    if "lora" in fields and config.lora is None:
+        adapters: list[Change] = [("lora.rank=16", {"lora": LoRA()})]
         for weights in ("bf16", "nf4"):
-            lora = {"lora": LoRA(weights=weights), "precision": "bf16"}
-            found.append((f"lora.weights={weights} precision=bf16", lora))
-    return [(text, stage._replace(config=_changed(stage.config, changes))) for text, changes in found]
+            values = {"lora": LoRA(weights=weights), "precision": "bf16"}
+            adapters.append((f"lora.weights={weights} precision=bf16", values))
+        groups.append(adapters)
+    return groups
+
+
+def _merged(changes: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    merged: dict[str, Any] = {}
+    for values in changes:
+        for name, value in values.items():
+            merged[name] = {**merged.get(name, {}), **value} if isinstance(value, dict) else value
+    return merged
 
 
 def _changed(config: Config, changes: Mapping[str, Any]) -> Config:

@@ -34,12 +34,17 @@ NF4 = (4 + 8 / 64 + 32 / (64 * 256)) / 8
 """Bytes a number in four bits: with a scale of 8 bits for 64 of them, and one of 32 for 256 scales (2305.14314)."""
 
 
+MAPPED = 32 << 20
+"""Bytes from which glibc always maps a block of its own, and gives it back when it is freed (mallopt(3))."""
+
+
 class Cost(NamedTuple):
     """Of one pass: bytes beyond the weights, and floating point operations."""
 
-    kept: int  # activations, when the last layer has been read
+    kept: int  # activations that the layers leave
     logits: int  # what the head adds to them, at its most
     peak: int  # the most at any moment
+    held: int  # by a process on a CPU, whose heap keeps what small tensors have left
     flops: int
 
 
@@ -85,18 +90,20 @@ class Shadow:
         return self._passed(batch, learns=False)
 
     def learn(self, batch: Batch, *, again: bool = False) -> Cost:
-        """Forward and backward; `again` with the gradients of another micro-batch before it."""
-        if again:
-            self._passed(batch, learns=True)
+        """Forward and backward; `again` with the gradients of another micro-batch there already."""
+        with self._fake, self._watch:
+            for parameter in self.parameters if again else []:
+                parameter.grad = torch.empty_like(parameter) if parameter.requires_grad else None
         cost = self._passed(batch, learns=True)
         for parameter in self.parameters:
             parameter.grad = None
         return cost
 
     def _passed(self, batch: Batch, *, learns: bool) -> Cost:
-        watch, weights = self._watch, self.weights + round(sum(self._unpacked) * (2 - NF4))
-        places, targets = None, batch.tokens[batch.mask]
-        watch.peak, watch.flops = watch.live, 0
+        watch, targets = self._watch, batch.tokens[batch.mask]
+        weights = self.weights + round(sum(self._unpacked) * (2 - NF4))
+        watch.start()
+        start, small, large = watch.live, watch.small.live, watch.large.live
         try:
             with watch:
                 layout = Layout.of(batch.tokens, batch.real, batch.mask)
@@ -104,17 +111,18 @@ class Shadow:
             with self._fake, watch, torch.set_grad_enabled(learns):
                 watched = _Attention(layout)
                 states = self.trunk.encode_packed(layout.tokens, layout.positions, watched)
-                kept, watch.peak_after = watch.live - weights, watch.live
+                kept, most, watch.peak = watch.live - start, watch.peak, watch.live
                 said = self._said(states, places, targets)
-                logits = watch.peak_after - weights - kept
+                logits, watch.peak = watch.peak - start - kept, max(most, watch.peak)
                 if learns:
                     said.backward()
         except _NEEDS_NUMBERS as error:
             raise ConfigError(f"{_name(self.trunk)}: what it computes depends on numbers: {error}") from error
         if not watched.asked:
             raise ConfigError(f"{_name(self.trunk)} does not attend through transformers' interface")
-        unpacked = 2 * max(self._unpacked, default=0)
-        return Cost(kept, logits, watch.peak - weights + unpacked, watch.flops)
+        peak = watch.peak - weights + 2 * max(self._unpacked, default=0)
+        apart = (watch.small.peak - small) + (watch.large.peak - large) - (watch.peak - start)
+        return Cost(kept, logits, peak, peak + apart, watch.flops)
 
     def _said(self, states: Tensor, places: Tensor, targets: Tensor) -> Tensor:
         """As `Policy.evaluate` and `ScalarModel.evaluate` end, summed."""
@@ -128,8 +136,14 @@ class _Watch(TorchDispatchMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.live = self.peak = self.peak_after = self.flops = 0
+        self.live = self.peak = self.flops = 0
+        self.small, self.large = _Level(), _Level()
         self._seen: weakref.WeakKeyDictionary[torch.UntypedStorage, int] = weakref.WeakKeyDictionary()
+
+    def start(self) -> None:
+        """Count from here."""
+        self.peak, self.flops = self.live, 0
+        self.small.peak, self.large.peak = self.small.live, self.large.live
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
@@ -144,12 +158,22 @@ class _Watch(TorchDispatchMode):
     def _note(self, storage: torch.UntypedStorage) -> None:
         if storage not in self._seen:
             self._seen[storage] = size = storage.nbytes()
-            self.live += size
-            self.peak, self.peak_after = max(self.peak, self.live), max(self.peak_after, self.live)
-            weakref.finalize(storage, self._gone, size)
+            self._change(size)
+            weakref.finalize(storage, self._change, -size)
 
-    def _gone(self, size: int) -> None:
-        self.live -= size
+    def _change(self, size: int) -> None:
+        self.live += size
+        self.peak = max(self.peak, self.live)
+        (self.large if abs(size) >= MAPPED else self.small).change(size)
+
+
+class _Level:
+    def __init__(self) -> None:
+        self.live = self.peak = 0
+
+    def change(self, size: int) -> None:
+        self.live += size
+        self.peak = max(self.peak, self.live)
 
 
 class _Attention:
