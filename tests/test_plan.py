@@ -77,6 +77,16 @@ def test_activations_are_what_a_real_pass_saves(rows, new_policy):
     assert cost.kept + cost.logits == pytest.approx(sum(found.values()), rel=0.15)
 
 
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_deep_models_cost_what_running_every_layer_costs(checkpointing, new_module, monkeypatch):
+    config, batch = new_module().config, pairs(6)
+    config.num_hidden_layers = 12
+    found = [(shadow := Shadow(config, checkpointing=checkpointing)).read(batch), shadow.learn(batch)]
+    monkeypatch.setattr("clew.models.shadow.MORE", 12)
+    wanted = [(shadow := Shadow(config, checkpointing=checkpointing)).read(batch), shadow.learn(batch)]
+    assert [list(cost) for cost in found] == [pytest.approx(list(cost), rel=0.1) for cost in wanted]
+
+
 def test_checkpointing_keeps_less_and_computes_more(config):
     batch = pairs(12)
     plain, again = (Shadow(config, checkpointing=flag).learn(batch) for flag in (False, True))

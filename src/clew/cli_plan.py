@@ -95,7 +95,7 @@ def _show(screen: "Console", found: "Plan") -> None:
         peak = f"[bold]{_size(phase.total)}[/bold]" if phase is found.peak else _size(phase.total)
         table.add_row(f"  {phase.name}", *parts, peak, "" if taken is None else f"{_time(taken)} a step")
     screen.print(table)
-    step = sum(taken for name, taken in found.seconds.items() if name != "once")
+    step = found.step_seconds
     once = f"{_time(found.seconds['once'])} before the first step, " if "once" in found.seconds else ""
     whole = f", {_time(step * found.steps + found.seconds.get('once', 0))} in all" if found.steps else ""
     screen.print(f"  predicted: {once}{_time(step)} a step{whole}")
@@ -133,7 +133,7 @@ def _tried(
         if size > 0.98 * before:
             return False
         before, fits = size, size <= TIGHT * where.memory
-        slower = sum(other.seconds.values()) / max(sum(found.seconds.values()), 1e-9)
+        slower = other.step_seconds / found.step_seconds
         verdict = "[green]fits[/green]" if fits else "does not fit either"
         screen.print(f"    {text}: {_size(size)}, {slower:.2f} × the time; {verdict}")
         if fits:

@@ -58,6 +58,10 @@ class Plan:
     def peak(self) -> Phase:
         return max(self.phases, key=lambda phase: phase.total)
 
+    @property
+    def step_seconds(self) -> float:
+        return sum(taken for name, taken in self.seconds.items() if name != "once")
+
 
 def plan(stage: Stage, machine: Machine, earlier: Sequence[Stage] = ()) -> Plan | None:
     """None for a stage that loads no model. Raises ConfigError for what cannot be planned, as a run would fail."""
@@ -150,8 +154,8 @@ def _learning(stage: _Stage, shadow: Shadow, optimiser: Optimiser, busiest: Busi
 def _of_rows(stage: _Stage, read: Read, *, scalar: bool) -> Plan:
     """SFT, reward models and preference optimisation: rows that lie there, learnt from."""
     config = stage.config
-    rows = stage.rows(config.model, read)
     shadow = stage.shadow(config.model, scalar=scalar, lora=config.lora, optimiser=config.learner)
+    rows = stage.rows(config.model, read)
     steps = getattr(config, "steps", None) or (rows.total and max(1, round(config.epochs * rows.total / config.batch)))
     busiest = rows.busiest(config.batch, steps or 1, config.seed, config.learner.max_tokens)
     phases, seconds, others = [], {}, {}

@@ -5,10 +5,13 @@ backward, in whatever architecture: there is no formula for each.
 """
 
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import islice
 from typing import Any, NamedTuple, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import (
     DataDependentOutputException,
     DynamicOutputShapeException,
@@ -36,6 +39,10 @@ NF4 = (4 + 8 / 64 + 32 / (64 * 256)) / 8
 
 MAPPED = 32 << 20
 """Bytes from which glibc always maps a block of its own, and gives it back when it is freed (mallopt(3))."""
+
+
+FEW, MORE = 4, 8
+"""Layers of a deeper model that are run: each after them costs what those between cost."""
 
 
 class Cost(NamedTuple):
@@ -78,6 +85,7 @@ class Shadow:
         if checkpointing:
             self.trunk.checkpoint_activations()
             module.train()
+        self._layers = _repeated(module)
         self.scalar = scalar
         self.parameters = list(module.parameters())
         self.num_parameters = sum(p.numel() for p in self.parameters)
@@ -100,6 +108,16 @@ class Shadow:
         return cost
 
     def _passed(self, batch: Batch, *, learns: bool) -> Cost:
+        if self._layers is None:
+            return self._run(batch, learns=learns)
+        with _first(self._layers, FEW):
+            few = self._run(batch, learns=learns)
+        with _first(self._layers, MORE):
+            more = self._run(batch, learns=learns)
+        beyond = (len(self._layers) - MORE) / (MORE - FEW)
+        return Cost(*(round(b + beyond * (b - a)) for a, b in zip(few, more, strict=True)))
+
+    def _run(self, batch: Batch, *, learns: bool) -> Cost:
         watch, targets = self._watch, batch.tokens[batch.mask]
         weights = self.weights + round(sum(self._unpacked) * (2 - NF4))
         watch.start()
@@ -188,7 +206,7 @@ class _Attention:
         return self._layout.attend(layer, query, key, value, options)
 
 
-def _move_to_cpu(module: torch.nn.Module) -> None:
+def _move_to_cpu(module: nn.Module) -> None:
     """Parameters and buffers, what is tied staying so; `Module.to` refuses tensors without numbers."""
     moved: dict[Tensor, Tensor] = {}
     for part in module.modules():
@@ -198,12 +216,33 @@ def _move_to_cpu(module: torch.nn.Module) -> None:
                     continue
                 if tensor not in moved:
                     new = torch.empty_like(tensor, device="cpu")
-                    is_parameter = isinstance(tensor, torch.nn.Parameter)
-                    moved[tensor] = torch.nn.Parameter(new, tensor.requires_grad) if is_parameter else new
+                    is_parameter = isinstance(tensor, nn.Parameter)
+                    moved[tensor] = nn.Parameter(new, tensor.requires_grad) if is_parameter else new
                 owned[name] = moved[tensor]  # type: ignore[assignment]
 
 
-def _in_four_bits(module: torch.nn.Module) -> list[int]:
+def _repeated(module: nn.Module) -> nn.ModuleList | None:
+    """The layers of a deep model that are all of one shape."""
+    for part in module.modules():
+        if isinstance(part, nn.ModuleList) and len(part) > MORE:
+            shapes = {str([(type(layer), name, p.shape) for name, p in layer.named_parameters()]) for layer in part}
+            if len(shapes) == 1:
+                return part
+    return None
+
+
+@contextmanager
+def _first(layers: nn.ModuleList, num: int) -> Iterator[None]:
+    """The model with these layers alone."""
+    whole = layers._modules
+    layers._modules = dict(islice(whole.items(), num))
+    try:
+        yield
+    finally:
+        layers._modules = whole
+
+
+def _in_four_bits(module: nn.Module) -> list[int]:
     """Sizes of the weights that would be held in four bits."""
     named = module.named_modules()
     return [cast(Tensor, part.weight).numel() for name, part in named if name.endswith("base_layer")]
