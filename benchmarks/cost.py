@@ -13,11 +13,11 @@ from clew.models.trunk import Trunk
 def gemm_peak(device: str, dtype: torch.dtype, *, size: int | None = None, seconds: float = 0.3) -> float:
     """Floating-point operations a second of square matrix products, the best of as many as the seconds hold."""
     size = size or (2048 if device == "cpu" else 8192)
-    a, b = (torch.ones(size, size, device=device, dtype=dtype) for _ in range(2))
+    a, b, out = (torch.ones(size, size, device=device, dtype=dtype) for _ in range(3))
     best, until = float("inf"), time.perf_counter() + seconds
     while best == float("inf") or time.perf_counter() < until:
         start = time.perf_counter()
-        torch.mm(a, b)
+        torch.mm(a, b, out=out)
         if device == "cuda":
             torch.cuda.synchronize()
         best = min(best, time.perf_counter() - start)
