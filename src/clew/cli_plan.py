@@ -103,7 +103,7 @@ def _show(screen: "Console", found: "Plan") -> None:
 
 def _verdict(screen: "Console", found: "Plan", stage: "Stage", where: "Machine", earlier: "Sequence[Stage]") -> bool:
     """Whether it fits; if it does not, what would."""
-    from clew import plan
+    from clew.alternatives import alternatives
 
     share = found.peak.total / where.memory
     says = f"{_size(found.peak.total)} at its peak ({found.peak.name}), {share:.0%} of the memory"
@@ -111,7 +111,7 @@ def _verdict(screen: "Console", found: "Plan", stage: "Stage", where: "Machine",
         screen.print(f"  [green]fits[/green]: {says}\n")
         return True
     screen.print(f"  [yellow]just fits[/yellow]: {says}" if share <= 1 else f"  [red]does not fit[/red]: {says}")
-    *single, together = plan.alternatives(stage) or [[]]
+    *single, together = alternatives(stage) or [[]]
     found_one = [_tried(screen, group, found, where, earlier) for group in single]
     if not any(found_one):
         _tried(screen, together, found, where, earlier)

@@ -7,16 +7,13 @@ and rows that an earlier stage has yet to write (max_length is).
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 from torch import nn
 
-from clew.config import Config
 from clew.data.chat import Codec, Encoded
 from clew.data.sources import Source, load_examples, without_repeats
-from clew.learn.learner import Optimiser
 from clew.machine import Machine, resident
-from clew.models.adapter import LoRA
 from clew.models.fresh import llama
 from clew.models.shadow import Cost, Shadow
 from clew.pipeline import Stage
@@ -140,15 +137,13 @@ def sampling_seconds(shadow: Shadow, cache: float, rollouts: int, slots: int, to
     return tokens * -(-rollouts // slots) * max(reading, computing)
 
 
-def _learning(stage: _Stage, shadow: Shadow, optimiser: Optimiser, busiest: Busiest, others: Mapping[str, float],
-              name: str = "learning") -> tuple[Phase, float]:  # fmt: skip
-    """The phase, and the seconds of a step."""
+def _learning(stage: _Stage, shadow: Shadow, busiest: Busiest, others: Mapping[str, float]) -> tuple[Phase, float]:
+    """The phase, beside what is there anyway, and the seconds of a step."""
     cost = shadow.learn(busiest.batch, again=busiest.again)
-    own = {**stage.libraries(), "weights": float(shadow.weights), **others, "optimiser": optimiser_bytes(shadow)}
     updating = update_bytes(shadow, stage.machine)
     parts = stage.learnt(cost) if cost.peak >= updating else {"gradients": updating}
     seconds = stage.seconds(cost.flops * busiest.times) + update_seconds(shadow, stage.machine)
-    return Phase(name, {**own, **parts}), seconds
+    return Phase("learning", {**others, **parts}), seconds
 
 
 def _of_rows(stage: _Stage, read: Read, *, scalar: bool) -> Plan:
@@ -162,7 +157,8 @@ def _of_rows(stage: _Stage, read: Read, *, scalar: bool) -> Plan:
     if isinstance(config, Preference) and config.loss.bind(preference.LOSSES).func not in preference.REFERENCE_FREE:
         others, once = _reference(stage, shadow, rows, phases)
         seconds = {"once": once}
-    phase, taken = _learning(stage, shadow, config.learner, busiest, others)
+    own = {**stage.libraries(), "weights": float(shadow.weights), **others, "optimiser": optimiser_bytes(shadow)}
+    phase, taken = _learning(stage, shadow, busiest, own)
     return _told(stage, shadow, [*phases, phase], {**seconds, "learning": taken}, steps)
 
 
@@ -190,49 +186,46 @@ def _pretrain(stage: _Stage) -> Plan:
     stage.about.append(f"every window full, {length} tokens; a vocabulary of {config.tokenizer.size:,}")
     rows = Rows([[Encoded([0] * length, [False] + [True] * (length - 1), False)]], None)
     busiest = rows.busiest(config.batch, 1, config.seed, config.learner.max_tokens)
-    phase, taken = _learning(stage, shadow, config.learner, busiest, {})
+    own = {**stage.libraries(), "weights": float(shadow.weights), "optimiser": optimiser_bytes(shadow)}
+    phase, taken = _learning(stage, shadow, busiest, own)
     return _told(stage, shadow, [phase], {"learning": taken}, config.steps)
 
 
 def _rl(stage: _Stage) -> Plan:
     config = cast(RL, stage.config)
-    policy = stage.shadow(config.model, scalar=False, lora=config.lora, optimiser=config.learner)
-    critic = config.critic and stage.shadow(
-        config.critic.model, scalar=True, lora=config.critic.lora, optimiser=config.critic.learner
-    )
-    reference = None if config.reference is None and config.lora else stage.shadow(
-        config.reference or config.model, scalar=False
-    )  # fmt: skip
-    judges = [stage.shadow(s.model, precision="fp32") for s in config.reward if s.model is not None]
-    models = {"reference": [reference] if reference else [], "critic": [critic] if critic else [], "rewards": judges}
-    others = {name: float(sum(s.weights for s in found)) for name, found in models.items() if found}
-    learners = [policy, *models["critic"]]
-    everything = {**stage.libraries(), "weights": float(policy.weights), **others,
-                  "optimiser": sum(map(optimiser_bytes, learners))}  # fmt: skip
+    models = _models(stage, config)
+    policy, learners = models["weights"][0], [*models["weights"], *models["critic"]]
+    weights = {name: float(sum(shadow.weights for shadow in found)) for name, found in models.items() if found}
+    own = {**stage.libraries(), **weights, "optimiser": sum(map(optimiser_bytes, learners))}
     rows = _rollouts(stage, config.max_tokens, config.group)
     sampling, sampled = _sampling(stage, policy, rows, config.prompts, config.group, config.max_tokens)
-    busiest = rows.busiest(config.prompts, config.steps, config.seed, config.learner.max_tokens)
-    readers = [reference or policy, *models["critic"], *judges]
+    budget, minibatch = config.learner.max_tokens, -(-config.prompts // config.minibatches)
+    busiest = rows.busiest(config.prompts, config.steps, config.seed, budget)
+    readers = [*(models["reference"] or [policy]), *models["critic"], *models["rewards"]]
     read = [reader.read(busiest.batch) for reader in readers]
-    minibatch = rows.busiest(
-        -(-config.prompts // config.minibatches), config.steps, config.seed, config.learner.max_tokens
-    )
-    phases = [
-        Phase("sampling", {**everything, **sampling}),
-        Phase("scoring", {**everything, **stage.read(max(read, key=lambda cost: cost.peak))}),
-    ]
+    scoring = Phase("scoring", {**own, **stage.read(max(read, key=lambda cost: cost.peak))})
+    update = rows.busiest(minibatch, config.steps, config.seed, budget)
+    learning = [_learning(stage, learner, update, own) for learner in learners]
+    most = max((phase for phase, _ in learning), key=lambda phase: phase.total)
     seconds = {
         "sampling": sampled,
-        "scoring": sum(stage.seconds(c.flops * busiest.times) for c in read),
-        "learning": 0.0,
+        "scoring": sum(stage.seconds(cost.flops * busiest.times) for cost in read),
+        "learning": sum(taken for _, taken in learning) * config.epochs * config.minibatches,
     }
-    optimisers = [config.learner, *([config.critic.learner] if config.critic else [])]
-    for name, learner, optimiser in zip(("learning", "critic"), learners, optimisers, strict=False):
-        phase, taken = _learning(stage, learner, optimiser, minibatch, {})
-        passing = {k: v for k, v in phase.parts.items() if k not in ("libraries", "weights", "optimiser")}
-        phases.append(Phase(name, {**everything, **passing}))
-        seconds["learning"] += taken * config.epochs * config.minibatches
-    return _told(stage, policy, phases, seconds, config.steps)
+    return _told(stage, policy, [Phase("sampling", {**own, **sampling}), scoring, most], seconds, config.steps)
+
+
+def _models(stage: _Stage, config: RL) -> dict[str, list[Shadow]]:
+    """By what their weights are: the policy's own, and the others'."""
+    critic, reference = config.critic, config.reference or (None if config.lora else config.model)
+    return {
+        "weights": [stage.shadow(config.model, scalar=False, lora=config.lora, optimiser=config.learner)],
+        "reference": [stage.shadow(reference, scalar=False)] if reference else [],
+        "critic": [stage.shadow(critic.model, scalar=True, lora=critic.lora, optimiser=critic.learner)]
+        if critic
+        else [],
+        "rewards": [stage.shadow(s.model, precision="fp32") for s in config.reward if s.model is not None],
+    }
 
 
 def _rollouts(stage: _Stage, max_tokens: int, group: int) -> Rows:
@@ -304,56 +297,6 @@ def _told(stage: _Stage, shadow: Shadow, phases: list[Phase], seconds: dict[str,
     )
     about = [f"{shadow.num_parameters / 1e6:,.1f} million parameters{learning}", *stage.about]
     return Plan(stage.stage.name, recipe, phases, seconds, steps, about)
-
-
-Change = tuple[str, dict[str, Any]]
-"""An option as it is written, and its values."""
-
-
-def alternatives(stage: Stage) -> list[list[tuple[str, Stage]]]:
-    """Options that need less memory, and the stage with each: by kind, ever less; at last, all that go together."""
-    groups = _changes(cast(Any, stage.config))
-    together = [group[-1] for group in groups]
-    whole = " ".join(text for text, _ in together), _merged([values for _, values in together])
-    return [
-        [(text, stage._replace(config=_changed(stage.config, values))) for text, values in group]
-        for group in [*groups, *([[whole]] if len(together) > 1 else [])]
-    ]
-
-
-def _changes(config: Any) -> list[list[Change]]:
-    fields = type(config).model_fields
-    groups: list[list[Change]] = []
-    if "learner" in fields:
-        budgets = [config.learner.max_tokens // n for n in (2, 4, 8)]
-        groups.append([(f"learner.max_tokens={tokens}", {"learner": {"max_tokens": tokens}}) for tokens in budgets])
-        if not config.learner.gradient_checkpointing:
-            values = {"learner": {"gradient_checkpointing": True}}
-            groups.append([("learner.gradient_checkpointing=true", values)])
-    if "slots" in fields:
-        groups.append(
-            [(f"slots={config.slots // n}", {"slots": config.slots // n}) for n in (1, 2, 4) if n < config.slots]
-        )
-    if "lora" in fields and config.lora is None:
-        adapters: list[Change] = [("lora.rank=16", {"lora": LoRA()})]
-        for weights in ("bf16", "nf4"):
-            values = {"lora": LoRA(weights=weights), "precision": "bf16"}
-            adapters.append((f"lora.weights={weights} precision=bf16", values))
-        groups.append(adapters)
-    return groups
-
-
-def _merged(changes: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    merged: dict[str, Any] = {}
-    for values in changes:
-        for name, value in values.items():
-            merged[name] = {**merged.get(name, {}), **value} if isinstance(value, dict) else value
-    return merged
-
-
-def _changed(config: Config, changes: Mapping[str, Any]) -> Config:
-    nested = {k: getattr(config, k).model_copy(update=v) if isinstance(v, dict) else v for k, v in changes.items()}
-    return config.model_copy(update=nested)
 
 
 PLANNERS: dict[type, Callable[[_Stage], Plan]] = {
