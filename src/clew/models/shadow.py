@@ -38,7 +38,10 @@ NF4 = (4 + 8 / 64 + 32 / (64 * 256)) / 8
 
 
 MAPPED = 32 << 20
-"""Bytes from which glibc always maps a block of its own, and gives it back when it is freed (mallopt(3))."""
+"""Bytes from which glibc, left to itself, always maps a block of its own and gives it back when freed (mallopt(3)).
+
+`keep_memory` (models/device.py) turns that off: with wide vocabularies a run then takes more than is said here.
+"""
 
 
 FEW, MORE = 4, 8
