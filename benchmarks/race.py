@@ -58,6 +58,7 @@ RACES = {
         "rollouts.jsonl",
         peers={"generate": {}, "static cache": {"cache_implementation": "static"}},
         options={"group": 8, "max_tokens": 128},
+        clew={"clew": {}, "clew bf16": {"engine": {"linears": "bf16"}}},
         needs_trl=False,
     ),
     "grpo": Race(

@@ -53,7 +53,8 @@ def test_parts_of_the_keys_merge_to_the_whole(softcap):
     q, k, v = (torch.randn(3, 2, num, 8, dtype=torch.float64) for num in (4, 7, 7))
     mask = torch.rand(3, 1, 4, 7) < 0.7
     mask[..., 0] = mask[..., 5] = True
-    parts = [attend_part(q, k[:, :, s], v[:, :, s], mask[..., s], options) for s in (slice(0, 5), slice(5, 7))]
+    bias = torch.zeros(mask.shape, dtype=torch.float64).masked_fill(~mask, -torch.inf)
+    parts = [attend_part(q, k[:, :, s], v[:, :, s], bias[..., s], options) for s in (slice(0, 5), slice(5, 7))]
     assert_close(merge_parts(*parts), attend_block(q, k, v, mask, options), check_dtype=False)
 
 
@@ -61,6 +62,6 @@ def test_a_part_with_nothing_to_attend_to_adds_nothing():
     torch.manual_seed(0)
     options = PLAIN._replace(window=3)
     q, k, v = (torch.randn(1, 2, num, 8) for num in (2, 5, 5))
-    whole = attend_part(q, k, v, torch.ones(1, 1, 2, 5, dtype=torch.bool), options)
-    nothing = attend_part(q, k, v, torch.zeros(1, 1, 2, 5, dtype=torch.bool), options)
+    whole = attend_part(q, k, v, torch.zeros(1, 1, 2, 5), options)
+    nothing = attend_part(q, k, v, torch.full((1, 1, 2, 5), -torch.inf), options)
     assert_close(merge_parts(whole, nothing), whole[0])

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -105,19 +105,10 @@ class Cached:
         self._num_prompts += len(lengths)
 
     def step(self, tokens: Tensor, lengths: np.ndarray) -> Tensor:
-        at = torch.from_numpy(lengths - 1).to(tokens.device)
-        return self._trunk.encode_packed(tokens, at, self._stepping(lengths - 1, tokens.device))
-
-    def _stepping(self, at: np.ndarray, device: torch.device) -> "_Stepping":
-        prompt, lane = self._prompt[: len(at)], self._lane[: len(at)]
-        lengths = self._lengths[: self._num_prompts]
-        positions, own = np.zeros((self._num_prompts, self._shape.n), dtype=np.int64), at - self._lengths[prompt]
-        positions[prompt, lane] = at
-        own, prompt, lane, length, position = (
-            torch.from_numpy(x).to(device) for x in (own, prompt, lane, lengths, positions)
-        )
-        width = int(own.max()) + 1
-        return _Stepping(self, own, (prompt, lane), length, position, longest=int(lengths.max()), width=width)
+        num = len(lengths)
+        lanes = _Lanes(self._prompt[:num], self._lane[:num], self._shape.n, tokens.device)
+        stepping = _Stepping(self, lengths - 1, self._lengths[: self._num_prompts], lanes)
+        return self._trunk.encode_packed(tokens, torch.from_numpy(lengths - 1).to(tokens.device), stepping)
 
     def compact(self, done: np.ndarray) -> Tensor:
         holes, movers = moves(done)
@@ -145,13 +136,16 @@ class Cached:
         for store, new in zip(self._prompts[layer], (key, value), strict=True):
             store[prompt, :, column] = new[0].transpose(0, 1)[source]
 
-    def write_answers(self, layer: int, key: Tensor, value: Tensor, column: Tensor) -> tuple[Pair, Pair]:
-        """One token more a slot; all that is remembered in this layer."""
+    def write_answers(self, layer: int, key: Tensor, value: Tensor, own: np.ndarray) -> tuple[Pair, Pair]:
+        """One token more a slot, in the columns `own`; all that is remembered in this layer."""
         if layer not in self._answers:
             self._answers[layer] = _room(key, value, self._shape.slots, self._shape.max_tokens)
-        slots = torch.arange(len(column), device=column.device)
         for store, new in zip(self._answers[layer], (key, value), strict=True):
-            store[slots, :, column] = new[0].transpose(0, 1)
+            token = new[0].transpose(0, 1)
+            if own.min() == own.max():  # as when all have begun together: a plain copy
+                store[: len(own), :, int(own[0])] = token
+            else:
+                store[torch.arange(len(own)), :, torch.from_numpy(own)] = token
         return self._prompts[layer], self._answers[layer]
 
 
@@ -183,42 +177,55 @@ class _Reading:
 
 
 class _Stepping:
-    """Attention of one new token a sequence.
+    """Attention of one new token a sequence; what layers have in common is made once.
 
-    at, own, prompt, lane [A]: place in the sequence and in its answer, its prompt, which of that one's samples;
-    lengths [P]: of prompts; positions [P, n]: `at` by prompt and lane.
+    at, own, prompt, lane [A]: places in the sequence and in its answer, its prompt, which of that one's samples;
+    lengths [P]: of prompts.
     """
 
-    def __init__(
-        self, cache: Cached, own: Tensor, place: tuple[Tensor, Tensor], lengths: Tensor, positions: Tensor,
-        *, longest: int, width: int,
-    ) -> None:  # fmt: skip
-        self._cache, self._own, self._place = cache, own, place
-        self._lanes = positions.shape
-        columns = torch.arange(max(width, longest), device=own.device)
-        self._own_distance = (own[:, None] - columns[:width])[:, None, None]
-        distance = positions[:, :, None] - columns[:longest]
-        self._distance = distance.masked_fill(columns[:longest] >= lengths[:, None, None], -1)[:, None]
+    def __init__(self, cache: Cached, at: np.ndarray, lengths: np.ndarray, shape: "_Lanes") -> None:
+        self._cache, self._at, self._lengths, self._lanes = cache, at, lengths, shape
+        self._own = at - lengths[shape.prompt]
+        self._place = torch.from_numpy(shape.prompt * shape.n + shape.lane).to(shape.device)
+        self._biases: dict[tuple[int | None, torch.dtype], tuple[Tensor, Tensor]] = {}
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, options: Options) -> Tensor:
         prompts, answers = self._cache.write_answers(layer, key, value, self._own)
+        own_bias, bias = self._bias(options.window, query)
         # Query heads that share a key head stand as rows of one block: [A, H_kv, H / H_kv, D].
         grouped = query[0].transpose(0, 1).unflatten(1, (key.shape[1], -1))
-        keys, values = (x[: len(grouped), :, : self._own_distance.shape[-1]] for x in answers)
-        own = attend_part(grouped, keys, values, _seen(self._own_distance, options), options)
-        asked = grouped.new_zeros(*self._lanes, *grouped.shape[1:])
-        asked[self._place] = grouped
-        by_head = asked.permute(0, 2, 3, 1, 4)  # [P, H_kv, H / H_kv, n, D]
-        keys, values = (x[: self._lanes[0], :, : self._distance.shape[-1]] for x in prompts)
-        mask = _seen(self._distance, options).repeat(1, 1, by_head.shape[2], 1)
-        out, total = attend_part(by_head.flatten(2, 3), keys, values, mask, options)
-        out, total = (x.unflatten(2, by_head.shape[2:4]).movedim(3, 1)[self._place] for x in (out, total))
-        return merge_parts(own, (out, total)).flatten(1, 2)[None]
+        keys, values = (x[: len(grouped), :, : own_bias.shape[-1]] for x in answers)
+        own = attend_part(grouped, keys, values, own_bias, options)
+        num, groups = len(self._lengths), grouped.shape[2]
+        asked = grouped.new_zeros(num * self._lanes.n, *grouped.shape[1:]).index_copy_(0, self._place, grouped)
+        by_head = asked.unflatten(0, (num, -1)).permute(0, 2, 3, 1, 4)  # [P, H_kv, H / H_kv, n, D]
+        keys, values = (x[:num, :, : bias.shape[-1]] for x in prompts)
+        part = attend_part(by_head.flatten(2, 3), keys, values, bias.repeat(1, 1, groups, 1), options)
+        back = (x.unflatten(2, (groups, -1)).movedim(3, 1).flatten(0, 1).index_select(0, self._place) for x in part)
+        return merge_parts(own, (*back,)).flatten(1, 2)[None]  # type: ignore[arg-type]
+
+    def _bias(self, window: int | None, query: Tensor) -> tuple[Tensor, Tensor]:
+        """0 where a token may look and -inf elsewhere: [A, 1, 1, answers' columns], [P, 1, n, prompts' columns]."""
+        if (window, query.dtype) not in self._biases:
+            columns = np.arange(max(int(self._own.max()) + 1, int(self._lengths.max())))
+            own = (self._own[:, None] - columns[: self._own.max() + 1])[:, None, None]
+            positions = np.zeros((len(self._lengths), self._lanes.n), dtype=np.int64)
+            positions[self._lanes.prompt, self._lanes.lane] = self._at
+            inside = columns[: self._lengths.max()]
+            distance = np.where(inside < self._lengths[:, None, None], positions[:, :, None] - inside, -1)[:, None]
+            seen = ((d >= 0) & (d < (window or np.inf)) for d in (own, distance))
+            made = (torch.from_numpy(np.where(s, 0.0, -np.inf)).to(query.device, query.dtype) for s in seen)
+            self._biases[window, query.dtype] = (*made,)  # type: ignore[assignment]
+        return self._biases[window, query.dtype]
 
 
-def _seen(distance: Tensor, options: Options) -> Tensor:
-    """Which keys lie before a token, and within its window."""
-    return distance >= 0 if options.window is None else (distance >= 0) & (distance < options.window)
+class _Lanes(NamedTuple):
+    """Which prompt each sequence answers, and which of its n samples it is: [A] each."""
+
+    prompt: np.ndarray
+    lane: np.ndarray
+    n: int
+    device: torch.device
 
 
 class Recomputed:

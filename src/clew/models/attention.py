@@ -113,16 +113,15 @@ Part = tuple[Tensor, Tensor]
 """Attention over some of the keys, [R, H, Tq, D], and the logarithm of its normaliser, [R, H, Tq]."""
 
 
-def attend_part(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, options: Options) -> Part:
-    """[R, H, Tq, D] over [R, H, Tk, D], without gradient; mask bool [R, 1, Tq, Tk], True to attend."""
+def attend_part(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, options: Options) -> Part:
+    """[R, H, Tq, D] over [R, H, Tk, D], without gradient; bias [R, 1, Tq, Tk], -inf where there is nothing to see."""
     if is_for_cpu(query) and options.softcap is None and options.window is None:
-        bias = torch.zeros(mask.shape, dtype=query.dtype).masked_fill_(~mask, -torch.inf)
         return _FLASH(query, key.to(query.dtype), value.to(query.dtype), attn_mask=bias, scale=options.scaling)
     scale = options.scaling if options.scaling is not None else query.shape[-1] ** -0.5
     logits = (query @ key.to(query.dtype).transpose(-1, -2)).to(_log(query)) * scale
     if options.softcap is not None:
         logits = options.softcap * torch.tanh(logits / options.softcap)
-    logits = logits.masked_fill(~mask, -torch.inf)
+    logits = logits + bias
     weights = logits.softmax(-1).nan_to_num(0.0)  # of a part that has nothing to attend to
     return weights.to(value.dtype) @ value, logits.logsumexp(-1)
 
