@@ -3,7 +3,7 @@ import torch
 from torch.testing import assert_close
 
 from clew.models import heads
-from clew.models.heads import token_stats
+from clew.models.heads import plain_linear, token_stats
 
 
 @pytest.fixture
@@ -31,6 +31,28 @@ def test_statistics_and_gradients_are_those_of_log_softmax(linear, temperature, 
         into += [logps, entropy, *torch.autograd.grad(loss, [hidden, linear.weight, linear.bias])]
     for a, b in zip(found, expected, strict=True):
         assert_close(a, b)
+
+
+def test_chunks_of_a_linear_layer_and_of_any_other_head_have_the_same_gradients(linear, monkeypatch):
+    monkeypatch.setattr(heads, "KEPT", 33)
+    hidden = torch.randn(10, 6, dtype=torch.float64, requires_grad=True)
+    targets = torch.randint(11, (10,))
+    assert plain_linear(linear) is linear and plain_linear(lambda h: linear(h)) is None
+    for i in (0, 1):
+        by_chunks, checkpointed = (
+            torch.autograd.grad(token_stats(head, hidden, targets, 0.7)[i].sum(), [hidden, *linear.parameters()])
+            for head in (linear, lambda h: linear(h))
+        )
+        for a, b in zip(by_chunks, checkpointed, strict=True):
+            assert_close(a, b)
+
+
+def test_a_frozen_layer_gets_no_gradient(linear, monkeypatch):
+    monkeypatch.setattr(heads, "KEPT", 33)
+    linear.requires_grad_(False)
+    hidden = torch.randn(10, 6, dtype=torch.float64, requires_grad=True)
+    token_stats(linear, hidden, torch.randint(11, (10,)))[0].sum().backward()
+    assert hidden.grad is not None and linear.weight.grad is None
 
 
 def test_entropy_alone_and_logps_alone_have_their_gradients(linear):
