@@ -117,6 +117,8 @@ class Sampling:
     top_p: float = 1.0
 
 
+Key = tuple[int, int]
+"""Seed and step: which noise sampling draws."""
 Finished = Callable[[int, Sequence[Rollout]], None]
 """Told a prompt's place and its rollouts, once all of them are there."""
 
@@ -128,13 +130,7 @@ class Engine(Protocol):
     """Of the weights in use; written into every rollout."""
 
     def generate(
-        self,
-        prompts: Sequence[Prompt],
-        *,
-        n: int,
-        sampling: Sampling,
-        key: tuple[int, int],
-        finished: Finished | None = None,
+        self, prompts: Sequence[Prompt], *, n: int, sampling: Sampling, key: Key, finished: Finished | None = None
     ) -> list[Rollout]:
         """`n` rollouts a prompt, those of one prompt contiguous, in the order of `prompts`.
 

@@ -25,7 +25,7 @@ from clew.failure import memory_for
 from clew.models.linears import bf16_linears
 from clew.models.policy import Policy
 from clew.models.trunk import Precision
-from clew.types import Finished, Prompt, Rollout, Sampling, Stop, Turn
+from clew.types import Finished, Key, Prompt, Rollout, Sampling, Stop, Turn
 
 MAX_TOKENS = 1 << 13
 """Tokens whose log-probabilities are computed at once."""
@@ -67,13 +67,7 @@ class LocalEngine:
         self.version = 0
 
     def generate(
-        self,
-        prompts: Sequence[Prompt],
-        *,
-        n: int,
-        sampling: Sampling,
-        key: tuple[int, int],
-        finished: Finished | None = None,
+        self, prompts: Sequence[Prompt], *, n: int, sampling: Sampling, key: Key, finished: Finished | None = None
     ) -> list[Rollout]:
         """`n` rollouts a prompt, in the order of `prompts`, each ending with a stop token or cut by length.
 
@@ -90,7 +84,7 @@ class LocalEngine:
     @memory_for("sampling", advice="lower slots")
     @torch.no_grad()
     def _generate(
-        self, prompts: Sequence[Prompt], n: int, sampling: Sampling, key: tuple[int, int], finished: Finished | None
+        self, prompts: Sequence[Prompt], n: int, sampling: Sampling, key: Key, finished: Finished | None
     ) -> list[Rollout]:
         slots = max(n, min(self.slots, n * len(prompts)))
         longest = max(len(p.tokens) for p in prompts)

@@ -16,7 +16,7 @@ from clew.batch import Batch, Outputs
 from clew.data.chat import Encoded
 from clew.data.collate import collate
 from clew.engines.noise import stream_key, uniforms
-from clew.types import Finished, Prompt, Rollout, Sampling
+from clew.types import Finished, Key, Prompt, Rollout, Sampling
 
 EOS = 0
 
@@ -158,13 +158,7 @@ class TableEngine:
 
     @torch.no_grad()
     def generate(
-        self,
-        prompts: Sequence[Prompt],
-        *,
-        n: int,
-        sampling: Sampling,
-        key: tuple[int, int],
-        finished: Finished | None = None,
+        self, prompts: Sequence[Prompt], *, n: int, sampling: Sampling, key: Key, finished: Finished | None = None
     ) -> list[Rollout]:
         tree = self.policy.tree
         logps = (self.policy.logits / (self.drawn_at or sampling.temperature)).log_softmax(1)
