@@ -61,7 +61,7 @@ def memory_table(found: Mapping[str, Any]) -> str:
         [name, f"{side['peak_mib']:.0f}", f"{side['weights_mib']:.0f}", f"{side['rest_mib']:.0f}"]
         for name, side in found["sides"].items()
     ]
-    return table(("DPO, model", "peak MiB", "of weights, gradients, AdamW, reference", "of the step"), rows)
+    return table(("DPO, model", "peak MiB", "of weights, gradients, AdamW", "of the step"), rows)
 
 
 def scaling_table(found: Mapping[str, Any]) -> str:

@@ -28,8 +28,8 @@ class Machine:
 
 SHEET_SHARE = 0.4
 """Of a data sheet's peak, assumed: what well-packed training of a transformer commonly reaches on one GPU."""
-CPU_SHARE = 0.55
-"""Of the measured rate of matrix products, as `benchmarks/plan.py` finds it."""
+CPU_SHARE = 0.44
+"""Of the measured rate of matrix products, as training of the model "small" reaches it (docs/performance.md)."""
 
 
 def gpu(name: str) -> Machine:
