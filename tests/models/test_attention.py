@@ -65,3 +65,12 @@ def test_a_part_with_nothing_to_attend_to_adds_nothing():
     whole = attend_part(q, k, v, torch.zeros(1, 1, 2, 5), options)
     nothing = attend_part(q, k, v, torch.full((1, 1, 2, 5), -torch.inf), options)
     assert_close(merge_parts(whole, nothing), whole[0])
+
+
+def test_values_narrower_than_queries_are_attended_to_in_blocks(monkeypatch):
+    monkeypatch.setattr(layout, "SHORT", 0)
+    laid_out = Layout.of(MIXED.tokens, MIXED.real, MIXED.mask)
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(1, 4, len(laid_out.tokens), width) for width in (8, 8, 6))
+    wide = torch.cat([v, v[..., :2]], -1)
+    assert_close(laid_out.attend(0, q, k, v, PLAIN), laid_out.attend(0, q, k, wide, PLAIN)[..., :6])

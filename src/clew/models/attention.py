@@ -115,7 +115,7 @@ Part = tuple[Tensor, Tensor]
 
 def attend_part(query: Tensor, key: Tensor, value: Tensor, bias: Tensor, options: Options) -> Part:
     """[R, H, Tq, D] over [R, H, Tk, D], without gradient; bias [R, 1, Tq, Tk], -inf where there is nothing to see."""
-    if is_for_cpu(query) and options.softcap is None and options.window is None:
+    if is_for_cpu(query, value) and options.softcap is None and options.window is None:
         return _FLASH(query, key.to(query.dtype), value.to(query.dtype), attn_mask=bias, scale=options.scaling)
     scale = options.scaling if options.scaling is not None else query.shape[-1] ** -0.5
     logits = (query @ key.to(query.dtype).transpose(-1, -2)).to(_log(query)) * scale
@@ -136,5 +136,10 @@ _FLASH = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _FLASH_BACKWARD = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
 
 
-def is_for_cpu(query: Tensor) -> bool:
-    return query.device.type == "cpu" and query.dtype in (torch.float32, torch.float64, torch.bfloat16)
+def is_for_cpu(query: Tensor, value: Tensor) -> bool:
+    """Whether the CPU's kernel takes them: values as wide as queries (in latent attention they are not)."""
+    return (
+        query.shape[-1] == value.shape[-1]
+        and query.device.type == "cpu"
+        and query.dtype in (torch.float32, torch.float64, torch.bfloat16)
+    )

@@ -104,7 +104,7 @@ class Layout:
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, options: Options) -> Tensor:
         longest = max(bucket.distance.shape[-1] for bucket in self.buckets)
         plain = options.softcap is None and not options.dropout and (options.window or longest) >= longest
-        if plain and is_for_cpu(query) and len(self.tokens) >= SHORT * len(self.spans):
+        if plain and is_for_cpu(query, value) and len(self.tokens) >= SHORT * len(self.spans):
             return attend_spans(query[0], key[0], value[0], self.spans, options.scaling)[None]
         outputs = []
         for bucket in self.buckets:
