@@ -78,11 +78,15 @@ def test_outcomes_of_comparisons_and_rankings():
     records = [
         feedback(("a", "b"), Comparison(verdict="second")),
         feedback(("a", "b"), Comparison(verdict="unsure")),
-        feedback(("a", "b", "c"), Ranking(groups=((2,), (0, 1)))),
+        feedback(("a", "b"), Comparison(verdict="both_bad")),
+        feedback(("a", "b", "c", "d"), Ranking(groups=((2,), (0, 1)), not_rankable=(3,))),
     ]
-    assert outcomes(records) == [
-        Outcome("a", "b", 0.0),
-        Outcome("c", "a", 1.0),
-        Outcome("c", "b", 1.0),
-        Outcome("a", "b", 0.5),
+    judged = [
+        Outcome("a", "b", 0.0, rater="r"),
+        Outcome("c", "a", 1.0, rater="r"),
+        Outcome("c", "b", 1.0, rater="r"),
+        Outcome("a", "b", 0.5, rater="r"),
     ]
+    assert outcomes(records) == judged
+    merged = outcomes(records, both_bad="tie")
+    assert merged == [judged[0], Outcome("a", "b", 0.5, rater="r"), *judged[1:]]

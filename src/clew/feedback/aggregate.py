@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from itertools import combinations
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,20 +26,29 @@ class Outcome(NamedTuple):
     weight: float = 1.0
     margin: float = 0.0
     """How much better the first is said to be; below 0, the second."""
+    rater: str = ""
+    """Who judged; empty when nobody said."""
 
 
-def outcomes(records: Iterable[Feedback]) -> list[Outcome]:
-    """Judgements in comparisons and rankings, in order; both_bad and unsure say nothing about who is better."""
+def outcomes(records: Iterable[Feedback], *, both_bad: Literal["apart", "tie"] = "apart") -> list[Outcome]:
+    """Judgements in comparisons and rankings, in order, with who made them.
+
+    A tie has probability 0.5. unsure says nothing about who is better, nor does both_bad unless it is to count as a
+    tie. Places that a ranking left out as not rankable are in no judgement.
+    """
     found: list[Outcome] = []
     for record in records:
-        answer = record.answer
-        if isinstance(answer, Comparison) and answer.probability is not None:
-            margin = answer.margin * (2 * answer.probability - 1)
-            found.append(Outcome(record.items[0], record.items[1], answer.probability, margin=margin))
+        answer, rater = record.answer, record.rater.id
+        if isinstance(answer, Comparison):
+            probability = 0.5 if (answer.verdict, both_bad) == ("both_bad", "tie") else answer.probability
+            if probability is not None:
+                margin = answer.margin * (2 * probability - 1)
+                found.append(Outcome(record.items[0], record.items[1], probability, margin=margin, rater=rater))
         elif isinstance(answer, Ranking):
             places = [(place, rank) for rank, group in enumerate(answer.groups) for place in group]
             for (a, rank_a), (b, rank_b) in combinations(places, 2):
-                found.append(Outcome(record.items[a], record.items[b], 0.5 if rank_a == rank_b else 1.0))
+                better = 0.5 if rank_a == rank_b else 1.0
+                found.append(Outcome(record.items[a], record.items[b], better, rater=rater))
     return found
 
 
