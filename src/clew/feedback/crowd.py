@@ -73,7 +73,7 @@ class Votes:
         return np.bincount(self.item * k + self.label, weight, n * k).astype(np.float64).reshape(n, k)
 
     def seen(self, posterior: Floats) -> Floats:
-        """How often each rater says a label (last) where `posterior` has the truth (middle). [raters, classes, classes]"""
+        """How often each rater says a label (last) where this is the truth (middle). [raters, classes, classes]"""
         k = len(self.classes)
         return (self._used.T @ posterior).reshape(len(self.raters), k, k).transpose(0, 2, 1)
 
