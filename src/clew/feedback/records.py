@@ -26,10 +26,15 @@ class Item(Record):
     """Which model or person wrote it; raters never see it."""
     cut: bool = False
     """Ended by the limit of its length, not by its writer: training must not take its last word for an end."""
+    steps: tuple[str, ...] = ()
+    """The completion in the steps that raters label, where it is a solution in steps."""
+    media: Annotated[str, Field(pattern=r"^([0-9a-f]{64}\.(mp4|webm|png|jpg|gif))?$")] = ""
+    """A clip or picture, named by the sha256 of its content; the completion then says what it is, or nothing."""
 
     @property
     def id(self) -> ItemId:
-        return hashlib.sha256(f"{as_string(self.prompt)}\x1f{self.completion}".encode()).hexdigest()[:20]
+        content = [as_string(self.prompt), self.completion, *self.steps] + [self.media] * bool(self.media)
+        return hashlib.sha256("\x1f".join(content).encode()).hexdigest()[:20]
 
 
 class Rater(Record):
@@ -54,7 +59,10 @@ class Comparison(Record):
     first_wins: Share | None = None
     """Soft label of AI judges: probability that the first is better. None: the verdict is all there is."""
     margin: Annotated[float, Field(ge=0)] = 0.0
-    """Strength of preference; 0 where none was asked for."""
+    """Strength of preference, of people 0 to 3 (Llama 2's degrees, arXiv 2307.09288, sec. 3.2.1): negligibly better,
+    slightly, better, significantly; 0 where none was asked for."""
+    flaws: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
+    """What is wrong with the first and with the second, by the names of the project's flaws."""
 
     @property
     def probability(self) -> float | None:
@@ -90,7 +98,11 @@ class StepLabels(Record):
 
     kind: Literal["steps"] = "steps"
     labels: tuple[Literal[-1, 0, 1], ...]
-    first_error: int | None = None
+    first_error: Annotated[int, Field(ge=0)] | None = None
+    finish_reason: Literal["solution", "found_error", "give_up", "bad_problem"] | None = None
+    """Why labelling ended, as in PRM800K; None where nobody asked."""
+    own_step: str = ""
+    """The step the rater would have written in place of the first wrong one."""
 
 
 class Span(Record):
@@ -135,8 +147,38 @@ class Revision(Record):
     text: str
 
 
+class Exchange(Record):
+    """One turn of a conversation: what the rater said, and which of two replies it went on from.
+
+    Example: `Exchange(user="Hello", choice=1, margin=2.0)`
+    """
+
+    user: str
+    choice: Literal[0, 1]
+    margin: Annotated[float, Field(ge=0)] = 0.0
+    replies: tuple[str, ...] = ()
+    """As shown; the desk fills them in from what it offered."""
+
+
+class Conversation(Record):
+    """A conversation with a model that offered two replies a turn: a comparison each."""
+
+    kind: Literal["conversation"] = "conversation"
+    exchanges: Annotated[tuple[Exchange, ...], Field(min_length=1)]
+
+
 Answer = Annotated[
-    Demonstration | Comparison | Ranking | Rating | Thumb | StepLabels | Spans | Flaws | Critique | Revision,
+    Demonstration
+    | Comparison
+    | Ranking
+    | Rating
+    | Thumb
+    | StepLabels
+    | Spans
+    | Flaws
+    | Critique
+    | Revision
+    | Conversation,
     Field(discriminator="kind"),
 ]
 AnswerKind = Literal[
@@ -150,19 +192,30 @@ AnswerKind = Literal[
     "flaws",
     "critique",
     "revision",
+    "conversation",
 ]
-NUM_ITEMS: dict[AnswerKind, tuple[int, int | None]] = {
+TaskKind = AnswerKind | Literal["prompt", "clips"]
+"""What people are asked: to write a prompt is answered by a demonstration, two clips by a comparison."""
+NUM_ITEMS: dict[TaskKind, tuple[int, int | None]] = {
     "demonstration": (0, 0),
+    "prompt": (0, 0),
+    "conversation": (0, 0),
     "comparison": (2, 2),
+    "clips": (2, 2),
     "ranking": (2, None),
 }
 """Items a task of this kind shows, least and most; every other kind is about one."""
 
 
+def answer_kind(kind: TaskKind) -> AnswerKind:
+    """What answers a task of this kind."""
+    return "demonstration" if kind == "prompt" else "comparison" if kind == "clips" else kind
+
+
 class Task(Record):
     """One question to raters. The items stand in the order in which they are shown."""
 
-    kind: AnswerKind
+    kind: TaskKind
     prompt: Text
     items: tuple[ItemId, ...] = ()
 
@@ -192,17 +245,22 @@ class Feedback(Record):
     answer: Answer
     revision: Annotated[int, Field(ge=0)] = 0
     """An undo or edit is a new record with the next number; the latest counts."""
+    repeat: Annotated[int, Field(ge=0)] = 0
+    """1 where the same person was asked again on purpose, to see whether they agree with themselves."""
     made_at: datetime = Field(default_factory=lambda: datetime.now(UTC))
     seconds: Annotated[float, Field(ge=0)] | None = None
     """Time the rater took; None when nobody measured."""
     confidence: Share | None = None
     """Stated by the rater; None when not asked."""
     note: str = ""
+    assisted: bool = False
+    """A model's suggestion was shown to the rater."""
 
     @property
     def id(self) -> str:
         """One rater answers a task once in a revision: sending it again is the same record."""
-        return hashlib.sha256(f"{self.task_id}\x1f{self.rater.id}\x1f{self.revision}".encode()).hexdigest()[:20]
+        asked = f"{self.task_id}\x1f{self.rater.id}\x1f{self.revision}" + f"\x1f{self.repeat}" * bool(self.repeat)
+        return hashlib.sha256(asked.encode()).hexdigest()[:20]
 
     @model_validator(mode="after")
     def _places_exist(self) -> "Feedback":

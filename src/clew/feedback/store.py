@@ -1,43 +1,23 @@
 """Where feedback is kept: append-only, on SQLite by default. What was acknowledged is on disk."""
 
+import hashlib
+import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any, Literal
 
 import sqlalchemy as sa
-from sqlalchemy import Connection, Engine, event
+from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.pool import ConnectionPoolEntry
 
-from clew.feedback.records import AnswerKind, Feedback, Item, ItemId, Rater, Task
+from clew.feedback import events, schema
+from clew.feedback.database import Database, open_file, open_url
+from clew.feedback.migrations import migrate
+from clew.feedback.records import AnswerKind, Feedback, Item, ItemId, Rater, Task, TaskKind
 
-SCHEMA_VERSION = 1
-
-metadata = sa.MetaData()
-meta = sa.Table("meta", metadata, sa.Column("key", sa.String, primary_key=True), sa.Column("value", sa.String))
-items = sa.Table(
-    "item", metadata, sa.Column("id", sa.String, primary_key=True), sa.Column("body", sa.Text, nullable=False)
-)
-tasks = sa.Table(
-    "task",
-    metadata,
-    sa.Column("seq", sa.Integer, primary_key=True, autoincrement=True),
-    sa.Column("id", sa.String, unique=True, nullable=False),
-    sa.Column("kind", sa.String, nullable=False, index=True),
-    sa.Column("body", sa.Text, nullable=False),
-)
-feedback = sa.Table(
-    "feedback",
-    metadata,
-    sa.Column("seq", sa.Integer, primary_key=True, autoincrement=True),
-    sa.Column("id", sa.String, unique=True, nullable=False),
-    sa.Column("task", sa.String, sa.ForeignKey("task.id"), nullable=False, index=True),
-    sa.Column("rater", sa.String, nullable=False, index=True),
-    sa.Column("kind", sa.String, nullable=False, index=True),
-    sa.Column("revision", sa.Integer, nullable=False),
-    sa.Column("body", sa.Text, nullable=False),
-)
-APPEND_ONLY = (items, tasks, feedback)
+Purpose = Literal["work", "gold", "screening", "training"]
+"""Why a person was asked: for the answer, or, the answer being known, to learn about the person or to teach them."""
 
 
 class Conflict(ValueError):
@@ -50,111 +30,204 @@ class Store:
     Example: `Store.open(Path("labels.sqlite")).add_feedback([feedback])`
     """
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        with engine.begin() as connection:
-            metadata.create_all(connection)
-            _guard(connection)
-            found = connection.execute(sa.select(meta.c.value).where(meta.c.key == "schema")).scalar()
-            if found is None:
-                connection.execute(meta.insert().values(key="schema", value=str(SCHEMA_VERSION)))
-            elif int(found) != SCHEMA_VERSION:
-                raise ValueError(
-                    f"the store has schema {found} and this clew knows {SCHEMA_VERSION}; use the version that wrote it"
-                )
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        migrate(database)
 
     @classmethod
-    def open(cls, file: Path) -> "Store":
-        """A SQLite store; made if it is not there. WAL, and every commit reaches the disk (synchronous=FULL)."""
-        file.parent.mkdir(parents=True, exist_ok=True)
-        engine = sa.create_engine(f"sqlite:///{file}")
+    def open(cls, place: Path | str, *, serve: bool = False) -> "Store":
+        """A SQLite file, made if it is not there, or a PostgreSQL database by its URL.
 
-        @event.listens_for(engine, "connect")
-        def configure(connection: sa.engine.interfaces.DBAPIConnection, entry: ConnectionPoolEntry) -> None:
-            cursor = connection.cursor()
-            for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "busy_timeout=10000"):
-                cursor.execute(f"PRAGMA {pragma}")
-            cursor.close()
+        With `serve` a file has one server: BlockingIOError for a second, ValueError for a damaged file.
+        """
+        if isinstance(place, str) and "://" in place:
+            return cls(open_url(place))
+        store = cls(open_file(Path(place), serve=serve))
+        if serve:
+            store._check()
+        return store
 
-        return cls(engine)
+    def write(self) -> AbstractContextManager[Connection]:
+        """A transaction: all of it, on disk when the block ends, or nothing. Raises NoSpace on a full disk."""
+        return self._database.write()
+
+    def read(self) -> AbstractContextManager[Connection]:
+        return self._database.read()
+
+    def backup(self, to: Path) -> None:
+        """A whole copy of a SQLite store, while others write."""
+        self._database.backup(to)
 
     def close(self) -> None:
-        self._engine.dispose()
+        self._database.close()
 
     def add_items(self, new: Sequence[Item]) -> list[ItemId]:
-        with self._engine.begin() as connection:
-            for item in new:
-                _add(connection, items, item.id, {"body": item.model_dump_json()}, lambda old: True)
-        return [item.id for item in new]
+        with self.write() as connection:
+            return put_items(connection, new)
 
     def add_tasks(self, new: Sequence[Task]) -> None:
-        with self._engine.begin() as connection:
-            for task in new:
-                values = {"kind": task.kind, "body": task.model_dump_json()}
-                _add(connection, tasks, task.id, values, partial(_same_task, task))
+        with self.write() as connection:
+            put_tasks(connection, new)
 
     def add_feedback(self, new: Sequence[Feedback]) -> None:
         """All of them or, where one fails, none. Raises Conflict, or ValueError for an unknown task."""
-        try:
-            with self._engine.begin() as connection:
-                for record in new:
-                    values = {
-                        "task": record.task_id,
-                        "rater": record.rater.id,
-                        "kind": record.answer.kind,
-                        "revision": record.revision,
-                        "body": record.model_dump_json(),
-                    }
-                    _add(connection, feedback, record.id, values, partial(_same_answer, record))
-        except IntegrityError as error:
-            raise ValueError(f"feedback names a task that is not in the store: {error.orig}") from error
+        with self.write() as connection:
+            put_feedback(connection, new, actor="clew", now=time.time_ns() // 1_000_000)
 
     def items(self) -> dict[ItemId, Item]:
-        with self._engine.connect() as connection:
-            rows = connection.execute(sa.select(items.c.id, items.c.body))
+        with self.read() as connection:
+            rows = connection.execute(sa.select(schema.items.c.id, schema.items.c.body))
             return {key: Item.model_validate_json(body) for key, body in rows}
 
-    def tasks(self, kind: AnswerKind | None = None) -> list[Task]:
+    def tasks(self, kind: TaskKind | None = None) -> list[Task]:
         """In the order in which they were added."""
-        query = sa.select(tasks.c.body).order_by(tasks.c.seq)
+        query = sa.select(schema.tasks.c.body).order_by(schema.tasks.c.seq)
         if kind is not None:
-            query = query.where(tasks.c.kind == kind)
-        with self._engine.connect() as connection:
+            query = query.where(schema.tasks.c.kind == kind)
+        with self.read() as connection:
             return [Task.model_validate_json(body) for (body,) in connection.execute(query)]
 
-    def feedback(self, kind: AnswerKind | None = None, *, history: bool = False) -> list[Feedback]:
-        """In the order in which it arrived; of revised answers only the latest, unless `history`."""
-        query = sa.select(feedback.c.body).order_by(feedback.c.seq)
+    def feedback(
+        self,
+        kind: AnswerKind | None = None,
+        *,
+        history: bool = False,
+        purposes: Sequence[Purpose] = ("work",),
+        repeats: bool = False,
+        excluded: bool = False,
+    ) -> list[Feedback]:
+        """In the order in which it arrived; of revised answers only the latest, unless `history`.
+
+        Left out unless asked for: answers to questions whose answer is known, planned repeats, and those of people
+        whom the operator has excluded.
+        """
+        table = schema.feedback
+        query = sa.select(table.c.body).where(table.c.purpose.in_(purposes)).order_by(table.c.seq)
         if kind is not None:
-            query = query.where(feedback.c.kind == kind)
-        with self._engine.connect() as connection:
-            records = [Feedback.model_validate_json(body) for (body,) in connection.execute(query)]
-        if history:
-            return records
-        newest: dict[tuple[str, str], Feedback] = {}
-        for record in records:
-            key = (record.task_id, record.rater.id)
-            if key not in newest or record.revision > newest[key].revision:
-                newest[key] = record
-        return [r for r in records if newest[r.task_id, r.rater.id] is r]
+            query = query.where(table.c.kind == kind)
+        if not excluded:
+            out = sa.select(schema.people.c.id).where(schema.people.c.state == "excluded")
+            query = query.where(table.c.rater.not_in(out))
+        with self.read() as connection:
+            found = [Feedback.model_validate_json(body) for (body,) in connection.execute(query)]
+        records = [r for r in found if repeats or not r.repeat]
+        return records if history else latest(records)
 
     def raters(self) -> list[Rater]:
         found = {record.rater.id: record.rater for record in self.feedback()}
         return [found[key] for key in sorted(found)]
 
+    def events(self, *, after: int = 0, types: Sequence[str] = (), limit: int | None = None) -> list[events.Event]:
+        with self.read() as connection:
+            return events.read(connection, after=after, types=types, limit=limit)
 
-def _add(
-    connection: Connection, table: sa.Table, key: str, values: Mapping[str, object], same: Callable[[str], bool]
+    def damage(self) -> list[str]:
+        """What does not fit the chain of events, in words; empty when everything is as it was written."""
+        with self.read() as connection:
+            broken = events.broken_at(connection)
+            found = [] if broken is None else [f"the chain of events is broken at event {broken}"]
+            return found + _unsealed(connection)
+
+    def _check(self) -> None:
+        with self.read() as connection:
+            said = connection.execute(sa.text("PRAGMA quick_check")).scalar()
+        if said != "ok":
+            raise ValueError(f"the store is damaged ({said}); put its newest backup in its place")
+
+
+def latest(records: Sequence[Feedback]) -> list[Feedback]:
+    """Of each answer its newest revision."""
+    newest: dict[tuple[str, str, int], Feedback] = {}
+    for record in records:
+        key = (record.task_id, record.rater.id, record.repeat)
+        if key not in newest or record.revision > newest[key].revision:
+            newest[key] = record
+    return [r for r in records if newest[r.task_id, r.rater.id, r.repeat] is r]
+
+
+def put_items(connection: Connection, new: Sequence[Item]) -> list[ItemId]:
+    rows = {item.id: {"body": item.model_dump_json()} for item in new}
+    _add(connection, schema.items, rows, lambda key, old: True)
+    return [item.id for item in new]
+
+
+def put_tasks(connection: Connection, new: Sequence[Task]) -> None:
+    by_id = {task.id: task for task in new}
+    rows = {key: {"kind": task.kind, "body": task.model_dump_json()} for key, task in by_id.items()}
+    _add(connection, schema.tasks, rows, lambda key, old: Task.model_validate_json(old) == by_id[key])
+
+
+def put_feedback(
+    connection: Connection,
+    new: Sequence[Feedback],
+    *,
+    actor: str,
+    now: int,
+    event: str = "feedback",
+    purpose: Purpose = "work",
+    late: bool = False,
+    said: Mapping[str, Any] | None = None,
 ) -> None:
-    old = connection.execute(sa.select(table.c.body).where(table.c.id == key)).scalar()
-    if old is None:
-        connection.execute(table.insert().values(id=key, **values))
-    elif not same(old):
-        raise Conflict(f"{table.name} {key} is in the store and says something else; send a new revision")
+    """Records and the event that seals them; `said` is what else the event tells. Nothing where all are there."""
+    bodies = {record.id: record.model_dump_json() for record in new}
+    for record in new:  # two in one call that differ
+        if not _same_answer(record, bodies[record.id]):
+            raise _conflict(schema.feedback, record.id)
+    by_id = {record.id: record for record in new}
+    fresh = _absent(connection, schema.feedback, list(bodies), lambda key, old: _same_answer(by_id[key], old))
+    if not fresh:
+        return
+    sealed = [[key, digest(bodies[key])] for key in fresh]
+    number = events.append(connection, event, {"records": sealed, **(said or {})}, actor=actor, now=now)
+    rows = [
+        {
+            "id": key,
+            "task": by_id[key].task_id,
+            "rater": by_id[key].rater.id,
+            "kind": by_id[key].answer.kind,
+            "revision": by_id[key].revision,
+            "body": bodies[key],
+            "purpose": purpose,
+            "late": int(late),
+            "at": now,
+            "event": number,
+        }
+        for key in fresh
+    ]
+    try:
+        connection.execute(schema.feedback.insert(), rows)
+    except IntegrityError as error:
+        raise ValueError(f"feedback names a task that is not in the store: {error.orig}") from error
 
 
-def _same_task(new: Task, old: str) -> bool:
-    return Task.model_validate_json(old) == new
+def digest(body: str) -> str:
+    return hashlib.sha256(body.encode()).hexdigest()
+
+
+Same = Callable[[str, str], bool]
+"""Whether the record with this id says what the stored body says."""
+
+
+def _add(connection: Connection, table: sa.Table, rows: Mapping[str, Mapping[str, object]], same: Same) -> None:
+    fresh = _absent(connection, table, list(rows), same)
+    if fresh:
+        connection.execute(table.insert(), [{"id": key, **rows[key]} for key in fresh])
+
+
+def _absent(connection: Connection, table: sa.Table, keys: Sequence[str], same: Same) -> list[str]:
+    """Ids that are not in the table yet. Raises Conflict where one is and says something else."""
+    there: set[str] = set()
+    for start in range(0, len(keys), 500):
+        some = keys[start : start + 500]
+        for key, old in connection.execute(sa.select(table.c.id, table.c.body).where(table.c.id.in_(some))):
+            if not same(key, old):
+                raise _conflict(table, key)
+            there.add(key)
+    return [key for key in keys if key not in there]
+
+
+def _conflict(table: sa.Table, key: str) -> Conflict:
+    return Conflict(f"{table.name} {key} is in the store and says something else; send a new revision")
 
 
 def _same_answer(new: Feedback, old: str) -> bool:
@@ -163,13 +236,18 @@ def _same_answer(new: Feedback, old: str) -> bool:
     return (before.rater, before.answer, before.items) == (new.rater, new.answer, new.items)
 
 
-def _guard(connection: Connection) -> None:
-    """Triggers that refuse UPDATE and DELETE, so that append-only is the database's word, not ours."""
-    for table in APPEND_ONLY:
-        for verb in ("UPDATE", "DELETE"):
-            connection.execute(
-                sa.DDL(
-                    f"CREATE TRIGGER IF NOT EXISTS {table.name}_no_{verb.lower()} BEFORE {verb} ON {table.name} "
-                    f"BEGIN SELECT RAISE(ABORT, '{table.name} is append-only'); END"
-                )
-            )
+def _unsealed(connection: Connection) -> list[str]:
+    """Feedback whose body is not what its event has sealed, and sealed feedback that is gone.
+
+    What an older schema kept has no event; it is whole as far as its triggers go.
+    """
+    sealed = {key: seal for e in events.read(connection, types=SEALING) for key, seal in e.body["records"]}
+    table = schema.feedback
+    rows = connection.execute(sa.select(table.c.id, table.c.body).where(table.c.event > 0))
+    found = {key: digest(body) for key, body in rows}
+    wrong = [f"feedback {key} is not what was written" for key in found if found[key] != sealed.get(key)]
+    return wrong + [f"feedback {key} is gone" for key in sealed if key not in found]
+
+
+SEALING = ("feedback", "answer", "late", "revision")
+"""Events that come with feedback."""

@@ -1,0 +1,183 @@
+"""Tasks in people's hands: chosen, held for a while, given back. All in the caller's transaction."""
+
+import json
+import secrets
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+
+from clew.feedback import events
+from clew.feedback.assign import Rates, Standing, Want, wants
+from clew.feedback.people import Person
+from clew.feedback.projects import Project
+from clew.feedback.records import Task
+from clew.feedback.schema import entries, leases, tasks
+from clew.feedback.seats import sweep
+from clew.feedback.slots import free_turn, slot_order
+
+MOST_LIVE = 5
+"""Leases a person may hold at once, over all projects."""
+DAY_MS = 24 * 60 * 60 * 1000
+
+
+def give(connection: Connection, person: Person, project: Project, num: int, *, now: int) -> list[str]:
+    """Ids of the leases a person works on next: those they hold, oldest first, then new ones."""
+    overdue = sweep(connection, now=now)
+    mine = (leases.c.person == person.id) & (leases.c.state == "live") & (leases.c.revision == 0)
+    held = connection.execute(sa.select(leases.c.id, leases.c.project).where(mine).order_by(leases.c.number)).all()
+    found = [row.id for row in held if row.project == project.id][:num]
+    new = _new(connection, person, project, min(num - len(found), MOST_LIVE - len(held)), now)
+    if overdue:
+        events.append(connection, "expired", {"leases": overdue}, actor="clew", now=now)
+    if new:
+        body = {"project": project.id, "leases": new}
+        events.append(connection, "leased", body, actor=person.id, now=now)
+    return found + new
+
+
+def _new(connection: Connection, person: Person, project: Project, num: int, now: int) -> list[str]:
+    if project.state != "open" or person.state != "active":
+        return []
+    standing = _standing(connection, person, project)
+    rates = Rates(*(getattr(project.config, n) for n in ("training", "screening", "gold_rate", "repeat_rate")))
+    new: list[str] = []
+    for _ in range(num):
+        for want in wants(standing, rates, key=project.key, person=person.id):
+            lease = FINDERS[want](_Ask(connection, person, project, standing, now))
+            if lease is not None:
+                new.append(lease)
+                standing = standing.after(want)
+                break
+        else:
+            break
+    return new
+
+
+def _standing(connection: Connection, person: Person, project: Project) -> Standing:
+    """What expired was not done: it will be given again."""
+    of_person = (leases.c.person == person.id) & (leases.c.project == project.id) & (leases.c.revision == 0)
+    of_person &= leases.c.state != "expired"
+    counted = sa.select(leases.c.purpose, sa.func.count(), sa.func.max(leases.c.number))
+    rows = connection.execute(counted.where(of_person).group_by(leases.c.purpose)).all()
+    counts = {purpose: num for purpose, num, _ in rows}
+    last = max(rows, key=lambda row: row[2], default=None)
+    most = 0 if last is None else int(last[2]) + 1
+    return Standing(counts.get("training", 0), counts.get("screening", 0), most, None if last is None else last[0])
+
+
+class _Ask(NamedTuple):
+    """Who is to be given a task, of what, and when."""
+
+    connection: Connection
+    person: Person
+    project: Project
+    standing: Standing
+    now: int
+
+
+def _work(ask: _Ask) -> str | None:
+    """The next task that needs answers: where the person declared a group, first of those it has not answered."""
+    waiting = (entries.c.purpose == "work") & (entries.c.open > 0)
+    if ask.project.config.diverse and ask.person.group:
+        seen = sa.exists().where(
+            leases.c.entry == entries.c.id,
+            leases.c.rater_group == ask.person.group,
+            leases.c.state.in_(("live", "answered")),
+            leases.c.purpose == "work",
+        )
+        found = _take(ask, "work", waiting & ~seen)
+        if found is not None:
+            return found
+    return _take(ask, "work", waiting)
+
+
+def _gold(ask: _Ask) -> str | None:
+    return _take(ask, "gold", entries.c.purpose == "gold")
+
+
+def _screening(ask: _Ask) -> str | None:
+    """Of the known questions the first, in an order that is the same for everybody."""
+    return _take(ask, "screening", entries.c.purpose == "gold")
+
+
+def _training(ask: _Ask) -> str | None:
+    return _take(ask, "training", entries.c.purpose == "training")
+
+
+def _take(ask: _Ask, want: Want, which: sa.ColumnElement[bool]) -> str | None:
+    """Lease the first such task that the person has not had; one they let expire they may have again, as it was."""
+    connection, of_person = ask.connection, leases.c.person == ask.person.id
+    had = sa.exists().where(of_person, leases.c.task == entries.c.task, leases.c.state != "expired")
+    query = sa.select(entries).where(entries.c.project == ask.project.id, entries.c.state == "open", which, ~had)
+    query = query.order_by(*_order(ask.project, want)).limit(1)
+    entry = connection.execute(query.with_for_update(of=entries, skip_locked=True)).first()
+    if entry is None:
+        return None
+    if want == "work":
+        taken = entries.update().where(entries.c.id == entry.id)
+        connection.execute(taken.values(open=entries.c.open - 1, started=1))
+    expired = sa.select(leases.c.id).where(of_person, leases.c.task == entry.task)
+    old = connection.execute(expired).scalar()
+    if old is not None:
+        again = {"state": "live", "expires": ask.now + ask.project.config.lease_ms}
+        connection.execute(leases.update().where(leases.c.id == old).values(again))
+        return str(old)
+    turn, slots = _slots(ask, entry)
+    return _insert(ask, want, {"entry": entry.id, "task": entry.task, "turn": turn, "slots": slots, "repeat": 0})
+
+
+def _order(project: Project, want: Want) -> Sequence[sa.ColumnElement[Any]]:
+    if want != "work":
+        return (entries.c.place,)
+    breadth_first = (entries.c.started.desc(), entries.c.place)
+    return breadth_first if project.config.by == "random" else (entries.c.priority.desc(), *breadth_first)
+
+
+def _slots(ask: _Ask, entry: Any) -> tuple[int, str]:
+    """The turn, and which item stands where, so that over the people each stands equally often in each place."""
+    body = ask.connection.execute(sa.select(tasks.c.body).where(tasks.c.id == entry.task)).scalar_one()
+    shown = (leases.c.entry == entry.id) & leases.c.state.in_(("live", "answered")) & (leases.c.repeat == 0)
+    turn = free_turn(set(ask.connection.scalars(sa.select(leases.c.turn).where(shown))))
+    num = len(Task.model_validate_json(body).items)
+    return turn, json.dumps(slot_order(ask.project.key, entry.task, turn, num))
+
+
+def _repeat(ask: _Ask) -> str | None:
+    """A task of several items that the person answered a day ago or more, its slots reversed."""
+    again = leases.alias()
+    of_person = (leases.c.person == ask.person.id) & (leases.c.project == ask.project.id)
+    settled = (leases.c.purpose == "work") & (leases.c.state == "answered") & (leases.c.revision == 0)
+    repeated = sa.exists().where(again.c.person == ask.person.id, again.c.task == leases.c.task, again.c.repeat == 1)
+    is_due = (leases.c.answered <= ask.now - DAY_MS) & leases.c.slots.contains(",")
+    query = sa.select(leases).where(of_person, settled, is_due, ~repeated).order_by(leases.c.number).limit(1)
+    old = ask.connection.execute(query).first()
+    if old is None:
+        return None
+    slots = json.dumps(json.loads(old.slots)[::-1])
+    values = {"entry": old.entry, "task": old.task, "turn": old.turn, "slots": slots, "repeat": 1}
+    return _insert(ask, "repeat", values)
+
+
+def _insert(ask: _Ask, purpose: Want, values: dict[str, Any]) -> str:
+    lease = secrets.token_hex(12)
+    ask.connection.execute(
+        leases.insert().values(
+            id=lease,
+            project=ask.project.id,
+            person=ask.person.id,
+            rater_group=ask.person.group,
+            purpose=purpose,
+            number=ask.standing.number,
+            revision=0,
+            state="live",
+            issued=ask.now,
+            expires=ask.now + ask.project.config.lease_ms,
+            **values,
+        )
+    )
+    return lease
+
+
+FINDERS = {"work": _work, "gold": _gold, "screening": _screening, "training": _training, "repeat": _repeat}
