@@ -1,81 +1,105 @@
 """Group commit: writers that wait at the same time share one transaction, and one trip to the disk.
 
-On a disk that takes 5 ms for a commit, a hundred waiting answers need one of them instead of a hundred.
+On a disk that takes 5 ms for a commit, a hundred waiting answers need two of them instead of a hundred.
 """
 
 import threading
-from collections import deque
-from collections.abc import Callable
-from contextlib import AbstractContextManager
-from typing import Any, TypeVar
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-T = TypeVar("T")
-
 MOST = 64
-"""Operations in one transaction, so that the last of a crowd does not wait for all of it."""
+"""Writers in one transaction, so that the first of a crowd does not wait for all of it."""
 
 
 class Commits:
-    """Runs operations one after another, acknowledged only when they are on disk.
+    """One writer at a time. Who leaves while others wait leaves the commit to them, and waits for it.
 
-    Example: `Commits(engine.begin).run(lambda connection: connection.execute(insert))`
+    Example: `with Commits(engine.connect).write() as connection: connection.execute(insert)`
     """
 
-    def __init__(self, begin: Callable[[], AbstractContextManager[Connection]]) -> None:
-        self._begin = begin
-        self._waiting: deque[_Operation] = deque()
-        self._leading = threading.Lock()
+    def __init__(self, connect: Callable[[], Connection]) -> None:
+        self._connect = connect
+        self._turn = threading.Lock()
+        self._counting = threading.Lock()
+        self._num_waiting = 0
+        self._group: _Group | None = None
 
-    def run(self, operation: Callable[[Connection], T]) -> T:
-        """What `operation` returns, after its commit. What it raises undoes its own changes and no other's.
+    @contextmanager
+    def write(self) -> Generator[Connection]:
+        """A transaction that is on disk when the block has ended. What the block raises undoes its own changes only.
 
-        An error of the database (full disk, lost connection) undoes the whole transaction: everybody in it gets
-        that error, and nothing of it was acknowledged.
+        An error of the database (full disk) undoes the whole transaction: everybody in it gets that error, and
+        nothing of it was acknowledged.
         """
-        mine = _Operation(operation)
-        self._waiting.append(mine)
-        with self._leading:  # whoever comes in first commits for all who wait behind it
-            while not mine.is_done:
-                self._commit([self._waiting.popleft() for _ in range(min(MOST, len(self._waiting)))])
-        if mine.error is not None:
-            raise mine.error
-        return mine.result
+        self._wait(1)
+        with self._turn:
+            self._wait(-1)
+            group = self._group = self._group or _Group(self._connect())
+            try:
+                yield from group.run()
+            finally:
+                if self._num_waiting == 0 or group.is_full or group.ended.is_set():
+                    self._group = None
+                    group.commit()
+        group.ended.wait()
+        if group.error is not None:
+            raise group.error
 
-    def _commit(self, group: "list[_Operation]") -> None:
+    def _wait(self, change: int) -> None:
+        with self._counting:
+            self._num_waiting += change
+
+
+class _Group:
+    """A transaction and the writers in it."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
         try:
-            with self._begin() as connection:
-                for each in group:
-                    each.attempt(connection)
+            self._transaction = connection.begin()
+        except BaseException:
+            connection.close()
+            raise
+        self._size = 0
+        self.ended = threading.Event()
+        self.error: BaseException | None = None
+
+    @property
+    def is_full(self) -> bool:
+        return self._size >= MOST
+
+    def run(self) -> Generator[Connection]:
+        """One writer's changes. What it did wrong itself is undone; what the database did wrong ends the group."""
+        self._size += 1
+        try:
+            with self._connection.begin_nested():
+                yield self._connection
+        except DBAPIError as error:
+            if not isinstance(error, IntegrityError):  # SQLite may have rolled all of it back by itself
+                self._end(error)
+            raise
+
+    def commit(self) -> None:
+        """Ends the group, with an error where the disk did not take it; its writers find that in `error`."""
+        if self.ended.is_set():
+            return
+        try:
+            self._transaction.commit()
         except BaseException as error:
-            for each in group:
-                each.error = each.error or error
+            self._end(error)
             if not isinstance(error, DBAPIError):
                 raise
-        finally:
-            for each in group:
-                each.is_done = True
+        else:
+            self._end(None)
 
-
-class _Operation:
-    """Something to be written, and what came of it."""
-
-    def __init__(self, run: Callable[[Connection], Any]) -> None:
-        self._run = run
-        self.result: Any = None
-        self.error: BaseException | None = None
-        self.is_done = False
-
-    def attempt(self, connection: Connection) -> None:
-        """Raises what ends the whole transaction; what only this operation did wrong is kept for its writer."""
+    def _end(self, error: BaseException | None) -> None:
+        self.error = error
         try:
-            with connection.begin_nested():
-                self.result = self._run(connection)
-        except IntegrityError as error:
-            self.error = error
-        except DBAPIError:
-            raise  # SQLite may have rolled all of it back by itself: nothing after this is safe
-        except Exception as error:  # noqa: BLE001 - raised again in the thread of its writer
-            self.error = error
+            if error is not None:
+                self._connection.invalidate()  # a connection that failed to commit may still be in its transaction
+            self._connection.close()
+        finally:
+            self.ended.set()

@@ -59,9 +59,9 @@ class Buckets:
         return min(self._burst, level + (now - since) * self._rate)
 
     def _forget(self, now: float) -> None:
-        """Those that are full again; where none is, the one that asked first, so that a flood does not fill memory."""
-        full = [key for key in self._levels if self._level(key, now) >= self._burst]
-        for key in full or [next(iter(self._levels))]:
+        """The fuller half: a flood neither fills the memory nor makes who has run out forgotten."""
+        fullest = sorted(self._levels, key=lambda key: -self._level(key, now))
+        for key in fullest[: self._most // 2]:
             del self._levels[key]
 
 

@@ -103,7 +103,7 @@ TAGS = """a b blockquote br code del em h1 h2 h3 h4 h5 h6 hr i li ol p pre s spa
 tr ul"""
 ALLOWED: dict[str, Any] = {
     "tags": set(TAGS.split()),
-    "attributes": {"a": {"href"}, "span": {"title"}, "ol": {"start"}},
+    "attributes": {"*": set[str](), "a": {"href"}, "span": {"title"}, "ol": {"start"}},
     "allowed_classes": {"span": {"invisible"}},
     "url_schemes": {"http", "https", "mailto"},
     "link_rel": "noopener noreferrer nofollow ugc",
