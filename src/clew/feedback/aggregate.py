@@ -1,20 +1,19 @@
-"""From many judgements to one strength an item: Bradley-Terry, and Elo for those who ask for it."""
+"""From judgements to one strength an item: what was judged, counted; Bradley-Terry; Elo for those who ask for it."""
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import combinations
 from typing import Literal, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.optimize import minimize
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
-from scipy.special import expit
+from numpy.typing import ArrayLike
 
+from clew.feedback.bradley_terry import Games, fit_games
 from clew.feedback.records import Comparison, Feedback, ItemId, Ranking
+from clew.feedback.strengths import Floats, Ints
 
-Floats = NDArray[np.float64]
-Ints = NDArray[np.int64]
+POINTS = 400 / math.log(10)
+"""Elo points in a logit."""
 
 
 class Outcome(NamedTuple):
@@ -52,34 +51,94 @@ def outcomes(records: Iterable[Feedback], *, both_bad: Literal["apart", "tie"] =
     return found
 
 
+def by_margin(judged: Sequence[Outcome], weight: Callable[[float], float]) -> list[Outcome]:
+    """Judgements that count for more the stronger they are: weights times `weight` of the size of the margin.
+
+    Example: `by_margin(judged, lambda margin: (1 + margin) / 4)` for Llama-2's degrees 0 to 3 (arXiv 2307.09288).
+    """
+    return [o._replace(weight=o.weight * weight(abs(o.margin))) for o in judged]
+
+
+def contrast(first: ArrayLike, second: ArrayLike) -> Floats:
+    """A feature of both sides as (first - second) / (first + second), scaled to a mean square of 1.
+
+    For features of 0 or more, such as words or headings. Not centred, unlike Chatbot Arena's (2024, style control):
+    the difference of a swapped pair must be its negative, or a preference for length would hide one for the left.
+    """
+    a, b = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
+    if (a < 0).any() or (b < 0).any():
+        raise ValueError("a contrast compares amounts of 0 or more; got a negative one")
+    share = np.divide(a - b, a + b, out=np.zeros_like(a), where=a + b > 0)
+    size = float(np.sqrt(np.mean(share**2))) if share.size else 0.0
+    return share / size if size else share
+
+
+def games(
+    judged: Sequence[Outcome],
+    *,
+    features: Mapping[str, Sequence[float] | Floats] | None = None,
+    left: bool = False,
+    clusters: Sequence[str] | None = None,
+) -> Games:
+    """The distinct judgements and how often each was made.
+
+    `features`: for each judgement, what else speaks for the first less what speaks for the second (`contrast`).
+    `left` adds the feature `left`, 1 for what was shown first. `clusters`: what makes judgements depend on each other,
+    such as their raters or prompts, for honest intervals. Judgements of weight 0 count for nothing.
+    """
+    named = {name: np.asarray(values, dtype=float) for name, values in (features or {}).items()}
+    named |= {"left": np.ones(len(judged))} if left else {}
+    _check(judged, named, clusters)
+    items = tuple(sorted({o.first for o in judged} | {o.second for o in judged}))
+    place = {item: i for i, item in enumerate(items)}
+    kept = [o.weight > 0 for o in judged]
+    pair = np.array([place[o.first] * len(items) + place[o.second] for o in judged], dtype=np.int64)[kept]
+    probability = np.array([o.probability for o in judged])[kept]
+    weight = np.array([o.weight for o in judged])[kept]
+    columns = [values[kept] for values in named.values()]
+    groups = None if clusters is None else np.unique(np.array(clusters)[kept], return_inverse=True)[1]
+    rows, counts = _distinct([pair, probability, weight, *columns, *([] if groups is None else [groups])])
+    return Games(
+        items,
+        first=pair[rows] // max(len(items), 1),
+        second=pair[rows] % max(len(items), 1),
+        probability=probability[rows],
+        weight=weight[rows],
+        counts=counts,
+        features=np.stack(columns, axis=1)[rows] if columns else np.zeros((len(rows), 0)),
+        feature_names=tuple(named),
+        clusters=None if groups is None else groups[rows],
+    )
+
+
+def win_matrix(played: Games) -> Floats:
+    """How often the item of a row was preferred to the item of a column, ties as halves. [N, N]
+
+    With its transpose added it is how often the two met.
+    """
+    wins = np.zeros((len(played.items), len(played.items)))
+    times = played.counts * played.weight
+    np.add.at(wins, (played.first, played.second), times * played.probability)
+    np.add.at(wins, (played.second, played.first), times * (1 - played.probability))
+    return wins
+
+
 def bradley_terry(judged: Sequence[Outcome], *, prior: float = 0.1) -> dict[ItemId, float]:
     """Maximum a posteriori strengths: P(i beats j) = sigma(s_i - s_j), s ~ Normal(0, 1 / prior).
 
-    Natural units, mean zero. A tie counts half a win for each. Items of different prompts that nobody compared are
-    comparable only through the prior: strengths are to be read within a prompt. With `prior` 0 it is maximum
-    likelihood, which does not exist for an item that always wins; ValueError then.
+    In logits; mean zero among the items that judgements connect, and only those can be compared. A tie counts half a
+    win each. With `prior` 0 it is maximum likelihood, which is infinite for an item that always wins; ValueError then.
+    Other models of ties, position, length and intervals: `fit_games(games(judged, ...))`.
     """
-    if not judged:
-        return {}
-    names, (first, second) = _index(judged)
-    probability = np.array([o.probability for o in judged])
-    weight = np.array([o.weight for o in judged])
-    n = len(names)
-    if prior == 0 and not _strongly_connected(first, second, probability, n):
-        raise ValueError("some items only win or only lose, so their maximum likelihood is infinite; use a prior > 0")
+    return fit_games(games(judged), prior=prior).strengths
 
-    def loss(s: Floats) -> tuple[float, Floats]:
-        gap = s[first] - s[second]
-        nll = weight * (np.logaddexp(0, gap) - probability * gap)
-        slope = weight * (expit(gap) - probability)
-        gradient = np.bincount(first, slope, n) - np.bincount(second, slope, n) + prior * s
-        return float(nll.sum() + prior * (s @ s) / 2), gradient
 
-    fit = minimize(
-        loss, np.zeros(n), jac=True, method="L-BFGS-B", options={"maxiter": 1000, "gtol": 1e-9, "ftol": 1e-14}
-    )
-    strengths: Floats = fit.x - fit.x.mean()
-    return dict(zip(names, strengths.tolist(), strict=True))
+def in_points(
+    strengths: Mapping[ItemId, float], *, anchor: ItemId | None = None, at: float = 1000.0
+) -> dict[ItemId, float]:
+    """Strengths on Elo's scale: 400 points are odds of ten to one. `anchor` stands at `at`; without, zero does."""
+    zero = 0.0 if anchor is None else strengths[anchor]
+    return {item: at + POINTS * (strength - zero) for item, strength in strengths.items()}
 
 
 def elo(judged: Sequence[Outcome], *, k: float = 32.0, start: float = 1000.0) -> dict[ItemId, float]:
@@ -92,18 +151,32 @@ def elo(judged: Sequence[Outcome], *, k: float = 32.0, start: float = 1000.0) ->
     return ratings
 
 
-def _index(judged: Sequence[Outcome]) -> tuple[list[ItemId], tuple[Ints, Ints]]:
-    names = sorted({name for o in judged for name in (o.first, o.second)})
-    place = {name: i for i, name in enumerate(names)}
-    first = np.array([place[o.first] for o in judged], dtype=np.int64)
-    second = np.array([place[o.second] for o in judged], dtype=np.int64)
-    return names, (first, second)
+def shuffled_elo(
+    judged: Sequence[Outcome], rng: np.random.Generator, *, rounds: int = 100, k: float = 32.0, start: float = 1000.0
+) -> dict[ItemId, float]:
+    """Elo averaged over random orders of the games: the order no longer matters, but for chance."""
+    orders: list[list[int]] = [rng.permutation(len(judged)).tolist() for _ in range(rounds)]
+    drawn = [elo([judged[i] for i in order], k=k, start=start) for order in orders]
+    return {item: float(np.mean([ratings[item] for ratings in drawn])) for item in elo(judged)}
 
 
-def _strongly_connected(first: Ints, second: Ints, probability: Floats, n: int) -> bool:
-    """Ford's condition, in each part where anyone met: everyone can be reached from everyone along wins."""
-    winners = np.concatenate([first[probability > 0], second[probability < 1]])
-    losers = np.concatenate([second[probability > 0], first[probability < 1]])
-    graph = coo_array((np.ones(len(winners)), (winners, losers)), shape=(n, n))
-    strong, weak = (connected_components(graph, directed=True, connection=c)[0] for c in ("strong", "weak"))
-    return bool(strong == weak)
+def _check(judged: Sequence[Outcome], named: Mapping[str, Floats], clusters: Sequence[str] | None) -> None:
+    for o in judged:
+        if o.first == o.second or not (0 <= o.probability <= 1 and 0 <= o.weight < math.inf):
+            raise ValueError(
+                f"a judgement is between two items, with a probability from 0 to 1 and a weight of 0 or more; got {o}"
+            )
+    for name, values in {**named, **({} if clusters is None else {"clusters": np.zeros(len(clusters))})}.items():
+        if values.shape != (len(judged),) or not np.isfinite(values).all():
+            raise ValueError(f"{name}: expected a finite number for each of {len(judged)} judgements; got {values}")
+
+
+def _distinct(columns: Sequence[Floats | Ints]) -> tuple[Ints, Floats]:
+    """One row of each kind that there is, and how many there are of it."""
+    code = np.zeros(len(columns[0]), dtype=np.int64)
+    for column in columns:
+        values, place = np.unique(column, return_inverse=True)
+        if len(values) > 1:
+            code = np.unique(code * len(values) + place, return_inverse=True)[1]
+    _, rows, counts = np.unique(code, return_index=True, return_counts=True)
+    return rows, counts.astype(float)
