@@ -2,8 +2,7 @@
 
 import fcntl
 import sqlite3
-import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -14,6 +13,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from clew.failure import NoSpace
+from clew.feedback.commits import Commits
 
 WRITES = {"clew_writes": True}
 NETWORK = ("nfs", "cifs", "smb", "fuse.sshfs", "9p", "afs")
@@ -21,32 +21,27 @@ NETWORK = ("nfs", "cifs", "smb", "fuse.sshfs", "9p", "afs")
 
 
 class Database:
-    """Transactions. One writer at a time in SQLite, in the order in which they ask; readers see a snapshot."""
+    """Transactions. In SQLite one writer at a time, and those who wait together commit together; readers see a snapshot."""
 
     def __init__(self, engine: Engine, *, file: Path | None = None, lock: IO[bytes] | None = None) -> None:
         self._engine = engine
         self.file = file
         """Of SQLite; None for a server."""
         self._lock = lock
-        self._turn = threading.Lock()
+        self._commits = Commits(lambda: engine.connect().execution_options(**WRITES))
 
     @property
     def engine(self) -> Engine:
         return self._engine
 
     @contextmanager
-    def write(self) -> Iterator[Connection]:
+    def write(self) -> Generator[Connection]:
         """All of it, on disk when the block ends, or nothing. Raises NoSpace where the disk is full."""
-        with _space(self._engine):
-            if self.file is None:
-                with self._engine.begin() as connection:
-                    yield connection
-                return
-            with self._turn, self._engine.connect().execution_options(**WRITES) as connection, connection.begin():
-                yield connection
+        with _space(self._engine), self._engine.begin() if self.file is None else self._commits.write() as connection:
+            yield connection
 
     @contextmanager
-    def read(self) -> Iterator[Connection]:
+    def read(self) -> Generator[Connection]:
         """One state of the store, whatever is written meanwhile."""
         with self._engine.connect() as connection:
             yield connection
@@ -141,7 +136,7 @@ def _file_system(folder: Path) -> str:
 
 
 @contextmanager
-def _space(engine: Engine) -> Iterator[None]:
+def _space(engine: Engine) -> Generator[None]:
     try:
         yield
     except OperationalError as error:

@@ -95,6 +95,20 @@ class People:
             connection.execute(sessions.delete().where(sessions.c.person == person))
             events.append(connection, "person.erased", {"person": person}, actor=actor, now=now)
 
+    def redeem(self, token: str, *, now: int, expires: int) -> tuple[Person, str] | None:
+        """Whose token it is, and the secret of a new session; the token is spent. None for one that nobody has."""
+        secret = secrets.token_urlsafe(32)
+        with self._store.write() as connection:
+            row = connection.execute(sa.select(people).where(people.c.token_sha256 == hashed(token))).first()
+            if row is None:
+                return None
+            spent = people.update().where(people.c.id == row.id, people.c.token_sha256 == hashed(token))
+            if connection.execute(spent.values(token_sha256=None)).rowcount == 0:
+                return None
+            connection.execute(sessions.insert().values(id_sha256=hashed(secret), person=row.id, expires=expires))
+            events.append(connection, "person.in", {"person": row.id}, actor=row.id, now=now)
+        return _person(row), secret
+
     def open_session(self, person: str, *, expires: int) -> str:
         """A new session's secret, for the cookie."""
         secret = secrets.token_urlsafe(32)
