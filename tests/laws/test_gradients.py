@@ -16,15 +16,16 @@ from clew.data.chat import Encoded
 from clew.data.collate import collate
 from clew.data.sources import Source
 from clew.experience import KL
+from clew.judgements import Raters, rank_objective
 from clew.judges.score import RewardSource
 from clew.learn.learner import Learner, Optimiser, Part
 from clew.losses.pair import PAIR_LOSSES
-from clew.losses.rank import all_pairs, plackett_luce
+from clew.losses.rank import all_pairs, crowd_bt, plackett_luce
 from clew.losses.single import kto
 from clew.models.load import make_policy
 from clew.models.reward import ScalarModel, give_pad_token
 from clew.models.trunk import Trunk
-from clew.recipes import preference, pretrain, reward, rl, sft
+from clew.recipes import preference, pretrain, rl, sft
 
 NOWHERE = Source(path="")
 
@@ -65,6 +66,7 @@ def filled(batch: Batch, seed: int = 1) -> Batch:
         "agreement": 0.5 + torch.rand(n, generator=g) / 2,
         "desirable": torch.rand(n, generator=g) > 0.5,
         "z": torch.full((n,), 0.3),
+        "rater": torch.arange(n) % 2,
     }
     weights = {
         "token": token_weights(batch.mask, "sequence"),
@@ -95,10 +97,12 @@ OBJECTIVES: dict[str, tuple[Objective, int, Callable[[Batch], Batch]]] = {
         for name, loss in PAIR_LOSSES.items()
     },
 }  # fmt: skip
+RATERS = Raters(*torch.tensor([[1.2, -0.7], [4.0, 1.0], [1.0, 1.0], [3.0, 2.0]], dtype=torch.float64))
 SCALAR_OBJECTIVES: dict[str, tuple[Objective, int]] = {
-    "reward all_pairs": (reward.rank_objective(partial(all_pairs), 0.01), 3),
-    "reward plackett_luce": (reward.rank_objective(partial(plackett_luce), 0.0), 3),
-    "reward pairs": (reward.rank_objective(partial(all_pairs), 0.0), 2),
+    "reward all_pairs": (rank_objective(partial(all_pairs), 0.01), 3),
+    "reward plackett_luce": (rank_objective(partial(plackett_luce), 0.0), 3),
+    "reward pairs": (rank_objective(partial(all_pairs), 0.0), 2),
+    "reward crowd_bt": (rank_objective(crowd_bt, 0.0, RATERS), 2),
     "rl critic": (rl.critic_objective(RL_CONFIG), 3),
 }
 

@@ -47,6 +47,16 @@ def test_one_step_is_adamw_worked_by_hand():
     assert float(learner.model.b) == pytest.approx(0.1 - 0.01, abs=1e-6)
 
 
+def test_a_parameter_may_have_a_rate_of_its_own():
+    options = Optimiser(lr=0.01, schedule="linear", floor=0.5, clip=1e9)
+    learner = Learner(Line(), options, total_steps=2, rates={"b": 0.2})
+    for rate in (1.0, 0.75):  # of both, by the same schedule
+        a, b = float(learner.model.a), float(learner.model.b)
+        learner.step(Part(batch(1, 3), squares(-100.0)))
+        assert a - float(learner.model.a) == pytest.approx(0.01 * rate, rel=1e-2)
+        assert b - float(learner.model.b) == pytest.approx(0.2 * rate, rel=1e-2)
+
+
 def test_clipping_bounds_the_norm():
     learner = Learner(Line(), Optimiser(clip=1e-3), total_steps=1)
     learner.accumulate(Part(batch(1, 3), squares(0.0)))

@@ -6,7 +6,16 @@ import torch
 from torch import tensor
 from torch.testing import assert_close
 
-from clew.losses.rank import RANK_LOSSES, Ranked, all_pairs, centring, mixed_uniform, plackett_luce
+from clew.losses.rank import (
+    RANK_LOSSES,
+    Ranked,
+    all_pairs,
+    centring,
+    crowd_bt,
+    mixed_uniform,
+    plackett_luce,
+    rater_prior,
+)
 
 
 def ranked(scores, ranks=None, margin=0.0, agreement=1.0) -> Ranked:
@@ -104,3 +113,60 @@ def test_mixed_uniform_is_bounded_and_forgives_confident_disagreement():
 
 def test_centring_is_the_square_of_the_sum():
     assert_close(centring(ranked([[1.5, -0.5]])), tensor([1.0]).double())
+
+
+def by(scores, reliability, **options) -> Ranked:
+    odds = torch.logit(tensor(reliability, dtype=torch.float64))
+    return ranked(scores, **options)._replace(log_odds=odds)
+
+
+def test_crowd_bt_worked_by_hand():
+    # at equal scores P = 1/2 whoever says so, and the slope is -(2h - 1) / 2
+    s = torch.zeros(2, 2, dtype=torch.float64, requires_grad=True)
+    loss = crowd_bt(by([[0.0, 0.0]] * 2, [0.8, 0.1])._replace(scores=s))
+    assert_close(loss, tensor([math.log(2)] * 2).double())
+    assert_close(torch.autograd.grad(loss.sum(), s)[0], tensor([[-0.3, 0.3], [0.4, -0.4]]).double())
+    # h = 0.75, gap log 3: P = 0.75 * 0.75 + 0.25 * 0.25 = 0.625
+    assert_close(crowd_bt(by([[math.log(3), 0.0]], [0.75])), tensor([-math.log(0.625)]).double())
+
+
+def test_a_rater_who_never_errs_is_bradley_terry():
+    pairs = {"scores": [[1.3, 0.4], [0.2, 0.9]], "margin": 0.3, "agreement": 0.8}
+    assert_close(crowd_bt(ranked(**pairs)), all_pairs(ranked(**pairs)))
+    assert_close(crowd_bt(by(reliability=[1 - 1e-12] * 2, **pairs)), all_pairs(ranked(**pairs)))
+
+
+def test_a_coin_leaves_the_scores_alone():
+    s = tensor([[2.0, -1.0]], dtype=torch.float64, requires_grad=True)
+    loss = crowd_bt(by([[2.0, -1.0]], [0.5])._replace(scores=s))
+    assert_close(torch.autograd.grad(loss.sum(), s)[0], torch.zeros(1, 2).double())
+
+
+def test_a_mirrored_reward_with_mirrored_raters_costs_the_same():
+    pairs, reliability = tensor([[1.3, 0.4], [0.2, 0.9]]).double(), tensor([0.9, 0.3]).double()
+    there = crowd_bt(by(pairs.tolist(), reliability.tolist()))
+    assert_close(crowd_bt(by((-pairs).tolist(), (1 - reliability).tolist())), there)
+
+
+def test_an_adversary_label_is_used_inverted():
+    assert_close(crowd_bt(by([[1.0, 0.0]], [0.1])), crowd_bt(by([[0.0, 1.0]], [0.9])))
+
+
+def test_crowd_bt_is_finite_and_has_gradients_where_scores_are_far_apart():
+    s = tensor([[80.0, -80.0], [-80.0, 80.0]], dtype=torch.float32, requires_grad=True)
+    odds = tensor([-30.0, 30.0], requires_grad=True)
+    one = torch.ones(2)
+    loss = crowd_bt(Ranked(s, tensor([[0, 1]] * 2), torch.ones(2, 2, dtype=torch.bool), 0 * one, one, odds)).sum()
+    assert all(torch.isfinite(g).all() for g in torch.autograd.grad(loss, (s, odds)))
+
+
+def test_crowd_bt_compares_two():
+    with pytest.raises(ValueError, match="rankings of 3"):
+        crowd_bt(ranked([[1.0, 2.0, 3.0]]))
+
+
+def test_the_prior_is_lowest_where_right_stands_to_wrong():
+    odds = torch.log(tensor([4.0]).double()).requires_grad_()
+    prior = rater_prior(odds, tensor([4.0]).double(), tensor([1.0]).double())
+    assert_close(prior, tensor([-4 * math.log(0.8) - math.log(0.2)]).double())
+    assert abs(float(torch.autograd.grad(prior.sum(), odds)[0])) < 1e-12

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import NamedTuple, Protocol, cast
 
 import torch
@@ -50,12 +51,14 @@ class Checkpointable(Protocol):
 
 
 class Learner:
-    """A model with its optimiser.
+    """A model with its optimiser. `rates` are peak rates of single parameters, by name, in place of the optimiser's lr.
 
     Example: `learner.step(Part(batch, dpo_objective))` changes the weights and returns the step's metrics.
     """
 
-    def __init__(self, model: Model, optimiser: Optimiser, *, total_steps: int) -> None:
+    def __init__(
+        self, model: Model, optimiser: Optimiser, *, total_steps: int, rates: Mapping[str, float] = MappingProxyType({})
+    ) -> None:
         assert isinstance(model, nn.Module)
         self.model = model
         self.options = optimiser
@@ -65,13 +68,17 @@ class Learner:
         self.steps = 0
         self.tokens_trained = 0
         self.named = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        decayed = [p for p in self.named.values() if p.ndim > 1]
-        others = [p for p in self.named.values() if p.ndim <= 1]
+        usual = [p for name, p in self.named.items() if name not in rates]
+        groups = [
+            {"params": [p for p in usual if p.ndim > 1], "weight_decay": optimiser.weight_decay, "times": 1.0},
+            {"params": [p for p in usual if p.ndim <= 1], "weight_decay": 0.0, "times": 1.0},
+        ]
+        groups += [
+            {"params": [self.named[name]], "weight_decay": 0.0, "times": rate / optimiser.lr}
+            for name, rate in rates.items()
+        ]
         self.optimiser = torch.optim.AdamW(
-            [
-                {"params": decayed, "weight_decay": optimiser.weight_decay},
-                {"params": others, "weight_decay": 0.0},
-            ],
+            groups,
             lr=optimiser.lr,
             betas=optimiser.betas,
             eps=optimiser.eps,
@@ -92,7 +99,7 @@ class Learner:
             raise found
         rate = rate_at(self.steps, self.total_steps, self.options)
         for group in self.optimiser.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["times"]
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
         self.steps += 1

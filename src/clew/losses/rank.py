@@ -19,6 +19,7 @@ class Ranked(NamedTuple):
     present: Tensor  # [N, K] bool
     margin: Tensor  # [N] required distance (Llama 2); 0 for none
     agreement: Tensor  # [N] probability that the stated order is right: 1 for a hard label, soft for AI labels
+    log_odds: Tensor | None = None  # [N] of the item's rater being right; None: everybody is taken at their word
 
 
 def all_pairs(ranked: Ranked, *, label_smoothing: float = 0.0) -> Tensor:
@@ -66,10 +67,35 @@ def mixed_uniform(ranked: Ranked, *, noise: float = 0.1) -> Tensor:
     return loss * (ranked.ranks[:, 0] < ranked.ranks[:, 1])
 
 
+def crowd_bt(ranked: Ranked) -> Tensor:
+    """Bradley-Terry with the rater's reliability h inside (Crowd-BT, Chen et al., WSDM 2013, eq. 4): h P + (1-h)(1-P).
+
+    Pairs only. The labels of an adversary, h below 1/2, are used inverted; a coin's leave the scores alone. (scores, h)
+    and (-scores, 1-h) cost the same: `rater_prior` says which is meant.
+    """
+    if ranked.scores.shape[1] != 2:
+        raise ValueError(f"crowd_bt compares two answers; got rankings of {ranked.scores.shape[1]}")
+    gap = ranked.scores[:, 0] - ranked.scores[:, 1] - ranked.margin
+    first, second = F.logsigmoid(gap), F.logsigmoid(-gap - 2 * ranked.margin)
+    if ranked.log_odds is not None:
+        right, wrong = F.logsigmoid(ranked.log_odds), F.logsigmoid(-ranked.log_odds)
+        first, second = (torch.logaddexp(right + a, wrong + b) for a, b in ((first, second), (second, first)))
+    loss = -ranked.agreement * first - (1 - ranked.agreement) * second
+    return loss * (ranked.ranks[:, 0] < ranked.ranks[:, 1])
+
+
+def rater_prior(log_odds: Tensor, right: Tensor, wrong: Tensor) -> Tensor:
+    """-log of a Beta prior on each rater's reliability, as a density of log-odds, up to a constant: [R] -> [R].
+
+    It is as if the rater had been seen right and wrong so many times; without votes, reliability is right over both.
+    """
+    return -right * F.logsigmoid(log_odds) - wrong * F.logsigmoid(-log_odds)
+
+
 def centring(ranked: Ranked) -> Tensor:
     """(sum of an item's scores)^2 (arXiv 2312.09244): fixes the offset that comparisons leave free."""
     return (ranked.scores * ranked.present).sum(1).square()
 
 
-RANK_LOSSES = {f.__name__: f for f in (all_pairs, plackett_luce, mixed_uniform)}
+RANK_LOSSES = {f.__name__: f for f in (all_pairs, plackett_luce, mixed_uniform, crowd_bt)}
 RANK_LOSSES["bradley_terry"] = all_pairs

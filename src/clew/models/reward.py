@@ -1,6 +1,7 @@
 """Scalar models: one head, read at an answer's last token (reward model) or before each token (value model)."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
@@ -29,6 +30,9 @@ class ScalarModel(nn.Module):
         self.tokenizer = tokenizer
         self.cuts: nn.Parameter | None = None
         """Raw cut points [L - 1] of an ordinal reward model."""
+        self.raters: nn.Parameter | None = None
+        """Log-odds [R] of each rater being right, where they were learnt with the scores."""
+        self.rater_names: list[str] = []
         self.centre, self.scale = 0.0, 1.0
 
     @property
@@ -53,6 +57,7 @@ class ScalarModel(nn.Module):
             "centre": self.centre,
             "scale": self.scale,
             "cuts": None if self.cuts is None else self.cuts.tolist(),
+            "raters": {} if self.raters is None else dict(zip(self.rater_names, self.raters.tolist(), strict=True)),
         }
         for place in (folder, folder / "adapter"):  # they belong to the adapters of a merged model as well
             if place.is_dir():
@@ -71,6 +76,8 @@ class ScalarModel(nn.Module):
             self.centre, self.scale = extra["centre"], extra["scale"]
             if extra["cuts"] is not None:
                 self.set_cuts(torch.tensor(extra["cuts"]))
+            if known := extra.get("raters"):
+                self.set_raters(list(known), torch.tensor(list(known.values())))
 
     def set_cuts(self, raw: Tensor) -> None:
         """Make it an ordinal model; values are replaced in place, so that an optimiser keeps its parameter."""
@@ -78,6 +85,14 @@ class ScalarModel(nn.Module):
             self.cuts = nn.Parameter(raw.to(self.device))
         else:
             self.cuts.data.copy_(raw)
+
+    def set_raters(self, names: Sequence[str], log_odds: Tensor) -> None:
+        """Learn who is to be believed; values are replaced in place, as for cuts."""
+        self.rater_names = list(names)
+        if self.raters is None or self.raters.shape != log_odds.shape:
+            self.raters = nn.Parameter(log_odds.to(self.device))
+        else:
+            self.raters.data.copy_(log_odds)
 
 
 def last(batch: Batch, index: Tensor) -> Tensor:

@@ -8,12 +8,12 @@ from torch import Tensor
 
 from clew.batch import Batch, Term
 from clew.data.collate import collate
+from clew.judgements import Raters, rank_objective
 from clew.learn.learner import Part
-from clew.losses.rank import Ranked, all_pairs, mixed_uniform, plackett_luce
+from clew.losses.rank import Ranked, all_pairs, crowd_bt, mixed_uniform, plackett_luce, rater_prior
 from clew.losses.single import huber, ordered_cuts, ordinal, regression, thumbs
 from clew.oracles.result import Result, minimise, root
 from clew.oracles.worlds import TableReward, Tree, random_rewards
-from clew.recipes.reward import rank_objective
 
 ARMS = Tree(4, 1)
 TIGHT = 1e-6
@@ -70,6 +70,39 @@ def comparisons() -> Iterator[Result]:
     yield Result("mixed_uniform, 10 % random answers", says, found, TIGHT)
     wrong = miss(fitted(all_pairs, noisy), truth)
     yield Result("bradley_terry on random answers as if honest", says, wrong, TIGHT, wrong=True)
+
+
+def crowd() -> Iterator[Result]:
+    """An honest rater who never sees the last answer, and an adversary who alone compares it."""
+    truth, reliability = random_rewards(ARMS, 11), torch.tensor([0.9, 0.1], dtype=torch.float64)
+    orders = [(order, rater) for rater in (0, 1) for order in permutations(range(4), 2) if rater or 3 not in order]
+    rater = torch.tensor([r for _, r in orders])
+    wins = torch.stack([torch.sigmoid(truth[i] - truth[j]) for (i, j), _ in orders])
+    share = reliability[rater] * wins + (1 - reliability[rater]) * (1 - wins)
+    batch = ranked_batch([order for order, _ in orders], share).with_extras(rater=rater)
+
+    def fit(loss: Callable[..., Tensor]) -> float:
+        model = TableReward(ARMS)
+        model.set_raters(["honest", "adversary"], torch.tensor([1.4, 0.0]))
+        assert model.raters is not None
+        nothing = torch.zeros(2, dtype=torch.float64)
+        minimise(model, Part(batch, rank_objective(loss, 0.0, Raters(model.raters, nothing, nothing, nothing + 1))))
+        found = torch.sigmoid(model.raters.detach())
+        return max(miss(model.table.detach(), truth), float((found - reliability).abs().max()))
+
+    says = "the true reward and reliabilities"
+    yield Result("crowd_bt, with an adversary", says, fit(crowd_bt), TIGHT)
+    yield Result("crowd_bt that takes adversaries for noise", says, fit(_no_adversaries), TIGHT, wrong=True)
+    yield Result("bradley_terry on an adversary's labels as if honest", says, fit(all_pairs), TIGHT, wrong=True)
+
+    def slope(log_odds: float) -> float:
+        odds = torch.tensor([log_odds], dtype=torch.float64, requires_grad=True)
+        far = Ranked(*_far_apart(7, 3), odds.expand(10))  # 7 labels as the scores have it, 3 against
+        loss = crowd_bt(far).sum() + rater_prior(odds, *torch.tensor([[4.0], [1.0]]).double()).sum()
+        return float(torch.autograd.grad(loss, odds)[0])
+
+    reliable = float(torch.sigmoid(torch.tensor(root(slope), dtype=torch.float64)))
+    yield Result("rater_prior", "(right + 7) / (right + wrong + 10)", abs(reliable - 11 / 15), TIGHT)
 
 
 def one_pair() -> Iterator[Result]:
@@ -137,6 +170,20 @@ def _mixed(ranked: Ranked) -> Tensor:
     return mixed_uniform(ranked, noise=0.1)
 
 
+def _no_adversaries(ranked: Ranked) -> Tensor:
+    """Reliabilities below a half as a half."""
+    assert ranked.log_odds is not None
+    return crowd_bt(ranked._replace(log_odds=ranked.log_odds.clamp(min=0.0)))
+
+
+def _far_apart(right: int, wrong: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Pairs whose scores leave no doubt, in the order of the labels and against it."""
+    scores = torch.tensor([[30.0, -30.0]] * right + [[-30.0, 30.0]] * wrong, dtype=torch.float64)
+    num = len(scores)
+    zero = torch.zeros(num, dtype=torch.float64)
+    return scores, torch.tensor([[0, 1]] * num), torch.ones(num, 2, dtype=torch.bool), zero, zero + 1
+
+
 def _wide_huber(scores: Tensor, labels: Tensor) -> Tensor:
     return huber(scores, labels, delta=100.0)
 
@@ -160,5 +207,6 @@ def _logit(p: float) -> float:
 
 def checks() -> Iterator[Result]:
     yield from comparisons()
+    yield from crowd()
     yield from one_pair()
     yield from ratings()

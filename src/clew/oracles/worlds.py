@@ -132,10 +132,16 @@ class TableReward(nn.Module):
         self.tree = tree
         self.table = nn.Parameter(torch.zeros(len(tree.sequences), dtype=torch.float64))
         self.cuts: nn.Parameter | None = None
+        self.raters: nn.Parameter | None = None
+        self.rater_names: list[str] = []
         self.centre, self.scale = 0.0, 1.0
 
     def set_cuts(self, raw: Tensor) -> None:
         self.cuts = nn.Parameter(raw.double())
+
+    def set_raters(self, names: Sequence[str], log_odds: Tensor) -> None:
+        self.rater_names = list(names)
+        self.raters = nn.Parameter(log_odds.double())
 
     def evaluate(self, batch: Batch) -> Outputs:
         found = [tuple(row[mask].tolist()) for row, mask in zip(batch.tokens, batch.mask, strict=True)]

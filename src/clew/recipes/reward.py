@@ -1,23 +1,24 @@
 """Reward model: a scalar head on a language model, from comparisons, rankings, ratings or thumbs."""
 
-from collections.abc import Callable
+from collections import Counter
+from functools import partial
 from typing import Annotated, Protocol
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from clew.batch import Batch, Metric, Model, Objective, Outputs, Term, evaluate, item_weights
-from clew.config import Choice, ConfigError, ModelName, bound_to
+from clew.batch import Model, Objective, evaluate
+from clew.config import Choice, Config, ConfigError, ModelName, bound_to
 from clew.data.chat import Codec, Encoding, Item
-from clew.data.collate import collate
 from clew.data.sources import Source, load_examples, step_indices
 from clew.evaluate.calibration import described
+from clew.judgements import Raters, laid_out, make_batch, ordered, point_objective, rank_objective, rater_of
 from clew.learn.checkpoint import TrainState
 from clew.learn.finetuning import HeldOut, start_scalar, take_result
 from clew.learn.invariants import check_rows
 from clew.learn.learner import Learner, Optimiser, Part
-from clew.losses.rank import RANK_LOSSES, Ranked, centring
+from clew.losses.rank import RANK_LOSSES
 from clew.losses.single import POINT_LOSSES, ordered_cuts, ordinal
 from clew.models.load import merged
 from clew.models.reload import check_reload
@@ -29,11 +30,25 @@ LOSSES = {**RANK_LOSSES, **POINT_LOSSES, "ordinal": ordinal}
 
 
 class Scoring(Model, Protocol):
-    """A model with scores and, where its labels are levels, raw cut points."""
+    """A model with scores and, where its labels are levels, raw cut points; where raters err, log-odds of each."""
 
     cuts: nn.Parameter | None
+    raters: nn.Parameter | None
+    rater_names: list[str]
 
     def set_cuts(self, raw: Tensor) -> None: ...
+    def set_raters(self, names: list[str], log_odds: Tensor) -> None: ...
+
+
+class RaterConfig(Config):
+    right: float = Field(default=4.0, gt=0)
+    """Before anything is known of a rater it is as if it had been seen right so many times,"""
+    wrong: float = Field(default=1.0, gt=0)
+    """and wrong so many times: a Beta prior. Less than `right`: it says which order is meant."""
+    judges: tuple[str, ...] = ()
+    """Raters of whom nothing is expected, AI judges say: what they are worth is learnt from all others."""
+    lr: float = Field(default=0.05, gt=0)
+    """Peak learning rate of their log-odds."""
 
 
 class RewardConfig(HeldOut):
@@ -45,7 +60,10 @@ class RewardConfig(HeldOut):
     """Answers whose mean score is to be 0 and spread 1 afterwards; the first training answers when absent."""
     encoding: Encoding = Encoding()
     loss: Annotated[Choice, bound_to(LOSSES)] = Choice(name="bradley_terry")
-    """bradley_terry, all_pairs, plackett_luce, mixed_uniform; regression, huber, thumbs, ordinal for single answers."""
+    """bradley_terry, all_pairs, plackett_luce, mixed_uniform; crowd_bt where a column `rater` says who judged;
+    regression, huber, thumbs, ordinal for single answers."""
+    raters: RaterConfig = RaterConfig()
+    """Of crowd_bt."""
     centring: float = Field(default=0.0, ge=0)
     """Coefficient of (sum of an item's scores)^2."""
     learner: Optimiser = Optimiser(lr=1e-5, warmup=0.03)
@@ -69,35 +87,29 @@ def run(config: RewardConfig) -> None:
         normalise(model, reference, config)
         model.save(run.model_folder)
         check_reload(model, [row for _, rows in items[:4] for row in rows], run.model_folder)
-        if held:
-            run.write("result.json", {"heldout": judged(model, held, config)})
+        found = {"heldout": judged(model, held, config)} if held else {}
+        found |= {"raters": reliabilities(model)} if config.loss.name == "crowd_bt" else {}
+        if found:
+            run.write("result.json", found)
         run.finish()
 
 
 def train(model: Scoring, items: list[Item], held: list[Item], config: RewardConfig, run: Loop) -> None:
     objective = make_objective(model, items, config)
     total = max(1, round(config.epochs * len(items) / config.batch))
-    learner = Learner(model, config.learner, total_steps=total)
+    is_crowd = config.loss.name == "crowd_bt"
+    numbers = {name: i for i, name in enumerate(model.rater_names)} if is_crowd else None
+    rates = {"raters": config.raters.lr} if is_crowd else {}
+    learner = Learner(model, config.learner, total_steps=total, rates=rates)
     state = TrainState({"reward": learner})
     for step in run.steps(total, state, save_every=config.save_every, keep=config.keep):
         picked = step_indices(len(items), config.batch, seed=config.seed, step=step.number)
-        step.track(learner.step(Part(make_batch([items[i] for i in picked]), objective)))
+        if model.raters is not None:  # what a model says of rows it has learnt is no evidence for who labelled them
+            model.raters.requires_grad_(is_crowd and step.number * config.batch < len(items))
+        step.track(learner.step(Part(make_batch([items[i] for i in picked], numbers), objective)))
         if held and step.is_saved:
             step.track({f"heldout/{name}": value for name, value in judged(model, held, config).items()})
         run.account(learner.spent())
-
-
-def make_batch(items: list[Item]) -> Batch:
-    """Answers of an item together, best first; one forward pass each, however many pairs they form."""
-    ranks = [example.ranks or (0,) for example, _ in items]
-    batch = collate([rows for _, rows in items], ranks=ranks)
-    columns = {
-        "margin": [e.margin for e, _ in items],
-        "agreement": [e.agreement for e, _ in items],
-        "label": [0.0 if e.label is None else e.label for e, _ in items],
-    }
-    batch = batch.with_extras(**{name: torch.tensor(values) for name, values in columns.items()})
-    return batch.with_weights(item=item_weights(batch, torch.tensor([e.weight for e, _ in items])))
 
 
 def make_objective(model: Scoring, items: list[Item], config: RewardConfig) -> Objective:
@@ -108,57 +120,51 @@ def make_objective(model: Scoring, items: list[Item], config: RewardConfig) -> O
         if config.loss.name == "ordinal":
             levels = int(max(label for label in labels if label is not None)) + 1
             model.set_cuts(torch.linspace(-1, 1, levels - 1))
+            return point_objective(partial(levelled, model))
         if config.loss.name == "thumbs" and not all(0 <= (e.label or 0) <= 1 for e, _ in items):
             raise ConfigError(f"thumbs needs labels between 0 and 1; {config.data.path} has others (ratings?)")
-        return point_objective(model, config)
+        return point_objective(config.loss.bind(POINT_LOSSES))
     if any(len(rows) < 2 for _, rows in items):
         raise ConfigError(f"{config.loss.name} compares answers; {config.data.path} has prompts with only one")
-    return rank_objective(config.loss.bind(RANK_LOSSES), config.centring)
+    raters = meet_raters(model, items, config) if config.loss.name == "crowd_bt" else None
+    return rank_objective(config.loss.bind(RANK_LOSSES), config.centring, raters)
 
 
-def rank_objective(loss: Callable[..., Tensor], centre: float) -> Objective:
-    def objective(outputs: Outputs, batch: Batch) -> tuple[list[Term], list[Metric]]:
-        assert outputs.scores is not None
-        ranked = laid_out(outputs.scores, batch)
-        terms = [Term("rank", loss(ranked), "item")]
-        if centre:
-            terms.append(Term("centring", centring(ranked), "item", centre))
-        gap = (ranked.scores[:, :, None] - ranked.scores[:, None, :]).detach()
-        metrics = [
-            Metric.mean("accuracy", (gap > 0) + 0.5 * (gap == 0), ordered(ranked)),
-            Metric.mean("mean_reward", outputs.scores),
-            Metric.max("max_reward", outputs.scores),
-        ]
-        return terms, metrics
-
-    return objective
+def levelled(model: Scoring, scores: Tensor, labels: Tensor) -> Tensor:
+    assert model.cuts is not None
+    return ordinal(scores, labels.long(), ordered_cuts(model.cuts))
 
 
-def point_objective(model: Scoring, config: RewardConfig) -> Objective:
-    loss = None if config.loss.name == "ordinal" else config.loss.bind(POINT_LOSSES)
+def meet_raters(model: Scoring, items: list[Item], config: RewardConfig) -> Raters:
+    """The raters of the rows, known to the model from now on as what the prior expects of them.
 
-    def objective(outputs: Outputs, batch: Batch) -> tuple[list[Term], list[Metric]]:
-        assert outputs.scores is not None
-        if loss is None:
-            assert model.cuts is not None
-            values = ordinal(outputs.scores, batch.extras["label"].long(), ordered_cuts(model.cuts))
-        else:
-            values = loss(outputs.scores, batch.extras["label"])
-        return [Term("point", values, "item")], [Metric.mean("mean_reward", outputs.scores)]
+    Raises ConfigError where a row has no rater, and where all are judges, so that nobody says which order is meant.
+    """
+    votes: Counter[str] = Counter()
+    for example, _ in items:
+        votes[rater_of(example)] += example.weight  # type: ignore[assignment]
+    if "" in votes:
+        raise ConfigError(f"crowd_bt learns about raters, and rows of {config.data.path} have no column 'rater'")
+    if votes.keys() <= set(config.raters.judges):
+        raise ConfigError(
+            f"all raters in {config.data.path} are judges, so that their labels and the opposite of them are equally "
+            "likely; add rows that people judged, or take one of them out of raters.judges"
+        )
+    names = sorted(votes)
+    known = [
+        (1.0, 1.0) if name in config.raters.judges else (config.raters.right, config.raters.wrong) for name in names
+    ]
+    right, wrong = torch.tensor(known).T
+    model.set_raters(names, (right / wrong).log())
+    assert model.raters is not None
+    count = torch.tensor([votes[name] for name in names]).clamp(min=1e-6)
+    return Raters(model.raters, *(x.to(model.raters.device) for x in (right, wrong, count)))
 
-    return objective
 
-
-def laid_out(scores: Tensor, batch: Batch) -> Ranked:
-    """Scores [B] by item, with what is known of their order."""
-    known = (batch.extras[name] for name in ("margin", "agreement"))
-    return Ranked(batch.per_item(scores), batch.per_item(batch.rank), batch.present(), *known)
-
-
-def ordered(ranked: Ranked) -> Tensor:
-    """Where the first of two rows ranks better than the second: [N, K, K] bool."""
-    both = ranked.present[:, :, None] & ranked.present[:, None]
-    return (ranked.ranks[:, :, None] < ranked.ranks[:, None, :]) & both
+def reliabilities(model: Scoring) -> dict[str, float]:
+    """How reliable each rater was found to be: 1 always right, 0.5 a coin, 0 always opposite."""
+    assert model.raters is not None
+    return dict(zip(model.rater_names, torch.sigmoid(model.raters.detach()).tolist(), strict=True))
 
 
 def measurable(items: list[Item], config: RewardConfig) -> list[Item]:
