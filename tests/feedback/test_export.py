@@ -3,7 +3,7 @@ import json
 import pytest
 
 from clew.data.formats import parse_row
-from clew.feedback.export import EXPORTS, pairs, rankings, scores, singles, write_rows
+from clew.feedback.export import EXPORTS, pairs, rankings, scores, singles, votes, weighted, write_rows
 from clew.feedback.records import Comparison, Feedback, Item, Ranking, Rater, Rating, Revision, Task, Thumb
 from clew.feedback.store import Store
 from clew.types import Message
@@ -53,6 +53,38 @@ def test_even_votes_have_no_winner_and_revisions_are_pairs(store):
     assert pairs(store) == []
     add(store, "revision", "c", Revision(text="better c"))
     assert pairs(store)[0]["chosen"] == "better c"
+
+
+def test_votes_count_as_their_raters_deserve(store):
+    add(store, "comparison", "ab", Comparison(verdict="first"), "sure")
+    add(store, "comparison", "ba", Comparison(verdict="first"), "troll")  # for b, that is: for a
+    add(store, "comparison", "bc", Comparison(verdict="first"), "coin")
+    (row,) = weighted(store, {"sure": 0.9, "troll": 0.2, "coin": 0.5})
+    assert (row["chosen"], row["rejected"]) == ("a", "b")
+    assert row["agreement"] == pytest.approx(36 / 37)  # odds 9 * 4
+    assert row["weight"] == pytest.approx(0.7 / (36 / 37 - 0.5))  # pulls as hard as 0.4 + 0.3
+    with pytest.raises(ValueError, match="no reliability of raters coin"):
+        weighted(store, {"sure": 0.9, "troll": 0.2})
+
+
+def test_without_reliabilities_people_are_trusted_and_outvote_a_troll(store):
+    pairs_of_names = [(x, y) for x, y in ("ab", "bc", "ac", "ba", "cb", "ca")]
+    for x, y in pairs_of_names:
+        for rater in ("r1", "r2", "r3", "troll"):
+            right = (x < y) == (rater != "troll")
+            add(store, "comparison", x + y, Comparison(verdict="first" if right else "second"), rater)
+    rows = weighted(store)
+    assert {(r["chosen"], r["rejected"]) for r in rows} == {("a", "b"), ("b", "c"), ("a", "c")}
+    assert min(r["agreement"] for r in rows) > max(r["agreement"] for r in pairs(store)) == 0.75
+
+
+def test_every_vote_is_a_row_with_its_rater(store):
+    add(store, "comparison", "ab", Comparison(verdict="first", margin=2), "r1")
+    add(store, "comparison", "ab", Comparison(verdict="second"), "r2")
+    add(store, "comparison", "ab", Comparison(verdict="tie"), "r3")
+    add(store, "revision", "c", Revision(text="better c"), "r4")
+    found = [(r["chosen"], r["rater"], r["margin"], r["agreement"], r["weight"]) for r in votes(store)]
+    assert found == [("a", "r1", 2, 1, 1), ("b", "r2", 0, 1, 1), ("better c", "r4", 0, 1, 1)]
 
 
 def test_rankings_and_scores(store):

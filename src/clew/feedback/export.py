@@ -1,15 +1,19 @@
 """From the store to files that training reads: pairs, rankings, scores, single labels.
 
+Comparisons come three ways: in `pairs` every vote counts the same, in `weighted` as its rater deserves, and `votes` are
+one row each with the rater, for a reward model that learns whom to believe (loss crowd_bt).
+
 Where the prompt is text, so are the answers; where it is a conversation, prompt and answers are lists of messages.
 """
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from clew.feedback.aggregate import bradley_terry, elo, outcomes
+from clew.feedback.aggregate import Outcome, bradley_terry, elo, outcomes
+from clew.feedback.crowd_bt import Belief, belief, crowd_bt
 from clew.feedback.records import Item, ItemId, Rating, Revision, Thumb
 from clew.feedback.store import Store
 from clew.types import Text, as_column
@@ -24,28 +28,80 @@ def pairs(store: Store) -> list[Row]:
     preference; `weight` the number of votes, so that training on the rows is training on the votes. Pairs judged
     even have no winner and are left out. A revision is a pair too: the edited answer is chosen.
     """
+    return _compared(store, lambda votes: Belief(_mean(o.probability for o in votes), float(len(votes))))
+
+
+def weighted(store: Store, reliability: Mapping[str, float] | None = None) -> list[Row]:
+    """As `pairs`, with raters believed as far as they are reliable (METHODS A7): an adversary's vote is for the other.
+
+    `reliability` is the probability that a rater is right; None asks Crowd-BT, which trusts people, and programs that
+    stand for them, to be mostly right, and finds out about AI judges from what both judged. Raises ValueError where
+    they judged nothing in common, and for a rater of unknown reliability.
+    """
+    if reliability is None:
+        records = store.feedback()
+        trusted = {r.rater.id for r in records if r.rater.kind != "model"}
+        reliability = crowd_bt(outcomes(records), trusted=trusted).reliability
+    known = reliability
+
+    def believed(votes: Sequence[Outcome]) -> Belief:
+        unknown = sorted({o.rater for o in votes} - known.keys())
+        if unknown:
+            raise ValueError(f"no reliability of raters {', '.join(unknown[:3])}; expected one for each who judged")
+        return belief([(o.probability, known[o.rater]) for o in votes])
+
+    return _compared(store, believed)
+
+
+def votes(store: Store) -> list[Row]:
+    """One row a vote that is no tie, as `pairs` with `rater`; revisions are votes of who wrote them."""
     items = store.items()
-    votes: dict[tuple[ItemId, ItemId], list[tuple[float, float]]] = defaultdict(list)
+    found = outcomes(store.feedback())
+    rows = [
+        {**_pair_row(items, [o], Belief(o.probability, 1.0)), "rater": o.rater} for o in found if o.probability != EVEN
+    ]
+    return [*rows, *_revisions(store, items, name_raters=True)]
+
+
+EVEN = 0.5
+
+
+def _compared(store: Store, summed: Callable[[Sequence[Outcome]], Belief]) -> list[Row]:
+    """One row a pair with a winner, its votes summed up; and revisions."""
+    items = store.items()
+    found: dict[tuple[ItemId, ItemId], list[Outcome]] = defaultdict(list)
     for o in outcomes(store.feedback()):
-        if o.first < o.second:
-            votes[o.first, o.second].append((o.probability, o.margin))
-        else:
-            votes[o.second, o.first].append((1 - o.probability, -o.margin))
-    shares = {key: _mean(p for p, _ in found) for key, found in votes.items()}
-    rows = [_pair_row(items, *key, votes[key]) for key, share in shares.items() if share != 0.5]
+        turned = _oriented(o)
+        found[turned.first, turned.second].append(turned)
+    believed = [(about, summed(about)) for about in found.values()]
+    rows = [_pair_row(items, about, says) for about, says in believed if says.probability != EVEN and says.weight > 0]
+    return [*rows, *_revisions(store, items)]
+
+
+def _oriented(o: Outcome) -> Outcome:
+    """With the smaller id first, so that votes on a pair agree in what is first."""
+    if o.first < o.second:
+        return o
+    return o._replace(first=o.second, second=o.first, probability=1 - o.probability, margin=-o.margin)
+
+
+def _revisions(store: Store, items: Mapping[ItemId, Item], *, name_raters: bool = False) -> list[Row]:
+    rows: list[Row] = []
     for record in store.feedback("revision"):
         assert isinstance(record.answer, Revision)
         item = items[record.items[0]]
         better = Item(prompt=item.prompt, completion=record.answer.text)
-        rows.append(_pair(better, item, agreement=1.0, margin=0.0, weight=1.0))
+        row = _pair(better, item, agreement=1.0, margin=0.0, weight=1.0)
+        rows.append({**row, "rater": record.rater.id} if name_raters else row)
     return rows
 
 
-def _pair_row(items: Mapping[ItemId, Item], a: ItemId, b: ItemId, votes: Sequence[tuple[float, float]]) -> Row:
-    share, margin = _mean(p for p, _ in votes), _mean(m for _, m in votes)
-    chosen, rejected = (items[a], items[b]) if share > 0.5 else (items[b], items[a])
-    strength = max(margin if share > 0.5 else -margin, 0.0)
-    return _pair(chosen, rejected, agreement=max(share, 1 - share), margin=strength, weight=float(len(votes)))
+def _pair_row(items: Mapping[ItemId, Item], about: Sequence[Outcome], says: Belief) -> Row:
+    share, margin = says.probability, _mean(o.margin for o in about)
+    first, second = items[about[0].first], items[about[0].second]
+    chosen, rejected = (first, second) if share > EVEN else (second, first)
+    strength = max(margin if share > EVEN else -margin, 0.0)
+    return _pair(chosen, rejected, agreement=max(share, 1 - share), margin=strength, weight=says.weight)
 
 
 def _pair(chosen: Item, rejected: Item, *, agreement: float, margin: float, weight: float) -> Row:
@@ -145,4 +201,4 @@ def write_rows(file: Path, rows: Iterable[Row]) -> int:
     return count
 
 
-EXPORTS = {f.__name__: f for f in (pairs, rankings, scores, singles)}
+EXPORTS = {f.__name__: f for f in (pairs, weighted, votes, rankings, scores, singles)}
