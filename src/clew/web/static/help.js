@@ -1,0 +1,57 @@
+/** The overlay of `?`: the table of keys for this kind of task, in which the user may choose others. */
+
+import { patch } from "./api.js";
+import { ask } from "./dialog.js";
+import { caps, el } from "./element.js";
+import { chords } from "./keyboard.js";
+import { keysOf } from "./keymap.js";
+
+/** Shows the keys of a kind; `me.keymap` becomes what the user chose. */
+export async function showKeys(kind, me) {
+  const table = el("table", { class: "keys" });
+  const told = el("p", { class: "help", role: "status" }, "Choose a key to change it.");
+  const draw = () => table.replaceChildren(...keysOf(kind, me.keymap).map((row) => keyRow(row, (button) => change(row, button))));
+
+  async function change(row, button) {
+    button.replaceChildren("Press a key …");
+    button.dataset.busy = "yes";
+    const chord = await nextChord(button);
+    const other = chord && keysOf(kind, me.keymap).find((one) => one.keys.includes(chord) && one.id !== row.id);
+    if (other) told.textContent = `That key already means: ${other.says}`;
+    else if (chord) await keep({ ...me.keymap, [row.id]: [chord] });
+    draw();
+  }
+
+  async function keep(keymap) {
+    me.keymap = keymap;
+    draw();
+    await patch("/me", { keymap }).catch((error) => (told.textContent = `Not saved: ${error.message}`));
+  }
+
+  draw();
+  const reset = el("button", { type: "button", class: "link", onclick: () => keep({}) }, "Back to the usual keys");
+  await ask("Keys", el("div", {}, table, told, reset), [{ label: "Close", key: "Enter", value: null }]);
+}
+
+function keyRow({ keys, says, isFamily }, change) {
+  const shown = isFamily ? [caps(keys[0]), " … ", caps(keys.at(-1))] : keys.flatMap((chord, place) => [place ? " or " : "", caps(chord)]);
+  const cell = isFamily
+    ? el("span", {}, ...shown)
+    : el("button", { type: "button", class: "key-button", onclick: (event) => change(event.currentTarget) }, ...shown);
+  return el("tr", {}, el("td", {}, cell), el("td", {}, says));
+}
+
+/** The next chord pressed on a button; null for Esc or when it loses the focus. */
+function nextChord(button) {
+  return new Promise((resolve) => {
+    button.addEventListener("blur", () => resolve(null), { once: true });
+    button.addEventListener("keydown", function pressed(event) {
+      const [chord] = chords(event);
+      if (!chord) return;
+      event.preventDefault();
+      event.stopPropagation();
+      button.removeEventListener("keydown", pressed);
+      resolve(event.key === "Escape" ? null : chord);
+    });
+  });
+}

@@ -1,0 +1,28 @@
+/** Everything that happened, newest first. */
+
+import { get } from "../api.js";
+import { el, name } from "../element.js";
+import { button, card, table } from "./card.js";
+import { time } from "./number.js";
+
+export async function logPage(_project, page) {
+  const list = el("div", { class: "stack" });
+  let cursor = "";
+  const more = button("Earlier", () => load(), { say: page.say });
+  async function load() {
+    const { events, next } = await get(`/audit?cursor=${encodeURIComponent(cursor)}`);
+    list.append(table(COLUMNS, events));
+    cursor = next ?? "";
+    more.hidden = !next;
+  }
+  await load();
+  return card(null, list, more);
+}
+
+const COLUMNS = [
+  ["#", ({ seq }) => String(seq), "number"],
+  ["Time", ({ at_ms: at }) => time(at)],
+  ["Who", ({ actor }) => name(actor)],
+  ["What", ({ type }) => type],
+  ["Details", ({ body }) => el("code", { class: "excerpt" }, JSON.stringify(body))],
+];
