@@ -21,7 +21,7 @@ NETWORK = ("nfs", "cifs", "smb", "fuse.sshfs", "9p", "afs")
 
 
 class Database:
-    """Transactions. In SQLite one writer at a time, and those who wait together commit together; readers see a snapshot."""
+    """Transactions. In SQLite one writer at a time, those who wait together in one commit; readers see a snapshot."""
 
     def __init__(self, engine: Engine, *, file: Path | None = None, lock: IO[bytes] | None = None) -> None:
         self._engine = engine

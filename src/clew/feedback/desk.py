@@ -14,6 +14,7 @@ The contract, for the web layer:
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -23,13 +24,14 @@ from sqlalchemy import Connection
 from clew.feedback import events
 from clew.feedback.answers import Expired, Receipt, Submission, reopen, skip, take
 from clew.feedback.conversations import Offer, offer, said_so_far
+from clew.feedback.holding import Holding, holding
 from clew.feedback.leases import give
 from clew.feedback.people import People, held
 from clew.feedback.projects import Projects, find_project
 from clew.feedback.records import Answer, Feedback, Item, Task, TaskKind
-from clew.feedback.schema import feedback, items, leases, projects, replies, tasks
+from clew.feedback.schema import feedback, leases, projects, replies, tasks
 from clew.feedback.seats import sweep
-from clew.feedback.store import Store
+from clew.feedback.store import Store, shown_items
 from clew.types import Text
 
 
@@ -77,43 +79,36 @@ class Desk:
         with self.store.write() as connection:
             who = held(connection, person)
             found = give(connection, who, find_project(connection, project), num, now=now)
-            return [_leased(connection, key) for key in found]
+            return _leased(connection, found)
 
     def answer(self, person: str, lease: str, submission: Submission, *, now: int) -> Receipt:
         with self.store.write() as connection:
-            who, row = _mine(connection, person, lease)
-            kind: Literal["person", "model"] = "model" if who.role == "judge" else "person"
-            return take(connection, row, kind, submission, now=now)
+            return take(connection, holding(connection, person=person, lease=lease), submission, now=now)
 
     def skip(self, person: str, lease: str, *, reason: str = "", now: int) -> None:
         with self.store.write() as connection:
-            skip(connection, _mine(connection, person, lease)[1], reason=reason, now=now)
+            skip(connection, holding(connection, person=person, lease=lease), reason=reason, now=now)
 
     def heartbeat(self, person: str, lease: str, *, now: int) -> int:
         """Hold the task for longer; until when. Raises Expired."""
         with self.store.write() as connection:
-            row = _mine(connection, person, lease)[1]
-            if row.state != "live" or row.expires <= now:
-                raise Expired("the lease has run out or has its answer; lease a task anew")
-            expires = now + find_project(connection, row.project).config.lease_ms
+            found = _live(connection, person, lease, now)
+            expires = now + found.project.config.lease_ms
             connection.execute(leases.update().where(leases.c.id == lease).values(expires=expires))
             return expires
 
     def undo(self, person: str, answer: str, *, now: int) -> Leased:
         """The task again, with the answer that was given: it counts until another one comes."""
         with self.store.write() as connection:
-            held(connection, person)
-            return _leased(connection, reopen(connection, answer, person, now=now))
+            found = reopen(connection, holding(connection, person=person, answer=answer), now=now)
+            return _leased(connection, [found])[0]
 
     def turn(
         self, person: str, lease: str, user: str, replies: tuple[str, str], *, choice: int | None, now: int
     ) -> int:
         """Keep what a person said in a conversation and what was offered; `choice` is of the turn before."""
         with self.store.write() as connection:
-            row = _mine(connection, person, lease)[1]
-            if row.state != "live" or row.expires <= now:
-                raise Expired("the lease has run out or has its answer; lease a task anew")
-            if row.revision:
+            if _live(connection, person, lease, now).revision:
                 raise ValueError("a conversation that was reopened has no further turns; change its choices")
             return offer(connection, lease, user, replies, choice)
 
@@ -123,7 +118,7 @@ class Desk:
             mine = sa.select(leases.c.id).where(leases.c.id == lease, leases.c.person == person)
             if connection.execute(mine).first() is None:
                 raise KeyError(f"you have no lease {lease!r}")
-            return _leased(connection, lease)
+            return _leased(connection, [lease])[0]
 
     def expire(self, *, now: int) -> int:
         """Give back what is overdue, up to some hundreds; how many. Leasing does this as well."""
@@ -172,33 +167,33 @@ class Desk:
             connection.execute(replies.insert().values(values))
 
 
-def _mine(connection: Connection, person: str, lease: str) -> tuple[Any, Any]:
-    """Person and lease, both locked. Raises KeyError where the lease is not theirs."""
-    who = held(connection, person)
-    query = sa.select(leases).where(leases.c.id == lease, leases.c.person == person).with_for_update()
-    row = connection.execute(query).first()
-    if row is None:
-        raise KeyError(f"you have no lease {lease!r}")
-    return who, row
+def _live(connection: Connection, person: str, lease: str, now: int) -> Holding:
+    found = holding(connection, person=person, lease=lease)
+    if not found.is_live(now):
+        raise Expired("the lease has run out or has its answer; lease a task anew")
+    return found
 
 
-def _leased(connection: Connection, lease: str) -> Leased:
-    query = sa.select(leases, tasks.c.body).join(tasks, tasks.c.id == leases.c.task).where(leases.c.id == lease)
-    row = connection.execute(query).one()
-    task = Task.model_validate_json(row.body)
-    shown = [task.items[place] for place in json.loads(row.slots)]
-    bodies = dict(connection.execute(sa.select(items.c.id, items.c.body).where(items.c.id.in_(shown))).tuples().all())
-    return Leased(
-        lease=row.id,
-        project=row.project,
-        kind=task.kind,
-        expires=row.expires,
-        mode="training" if row.purpose == "training" else "work",
-        prompt=task.prompt,
-        items=tuple(Item.model_validate_json(bodies[key]) for key in shown),
-        answer=_before(connection, row),
-        turns=tuple(said_so_far(connection, lease)) if task.kind == "conversation" else (),
-    )
+def _leased(connection: Connection, wanted: Sequence[str]) -> list[Leased]:
+    """Leases as shown, in the order of their ids."""
+    rows = {row.id: row for row in connection.execute(SHOWN, {"ids": list(wanted)})}
+    asked = {key: Task.model_validate_json(row.body) for key, row in rows.items()}
+    slots: list[list[int]] = [json.loads(rows[key].slots) for key in wanted]
+    places = [[asked[key].items[place] for place in order] for key, order in zip(wanted, slots, strict=True)]
+    return [
+        Leased(
+            lease=key,
+            project=rows[key].project,
+            kind=asked[key].kind,
+            expires=rows[key].expires,
+            mode="training" if rows[key].purpose == "training" else "work",
+            prompt=asked[key].prompt,
+            items=tuple(found),
+            answer=_before(connection, rows[key]),
+            turns=tuple(said_so_far(connection, key)) if asked[key].kind == "conversation" else (),
+        )
+        for key, found in zip(wanted, shown_items(connection, places), strict=True)
+    ]
 
 
 def _before(connection: Connection, lease: Any) -> Answer | None:
@@ -215,3 +210,10 @@ def _given(row: Any) -> Given:
     task, said = Task.model_validate_json(row.task), Feedback.model_validate_json(row.body)
     undo_ms = json.loads(row.config)["undo_ms"]
     return Given(row.id, row.project, task.kind, row.answered, row.answered + undo_ms, task.prompt, said.answer)
+
+
+SHOWN = (
+    sa.select(leases, tasks.c.body)
+    .join(tasks, tasks.c.id == leases.c.task)
+    .where(leases.c.id.in_(sa.bindparam("ids", expanding=True)))
+)

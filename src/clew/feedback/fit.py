@@ -1,22 +1,22 @@
 """Whether an answer fits its task: what pydantic cannot know without the items that were shown."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from clew.feedback.records import Answer, Item, Ranking, Revision, Spans, StepLabels, Task, answer_kind
 
 
-def check_fits(answer: Answer, task: Task, shown: Sequence[Item]) -> None:
-    """Raises ValueError saying what does not fit; `shown` are the items in their slots."""
+def check_fits(answer: Answer, task: Task, shown: Callable[[], Sequence[Item]]) -> None:
+    """Raises ValueError saying what does not fit; `shown` gives the items in their slots, where they are needed."""
     expected = answer_kind(task.kind)
     if answer.kind != expected:
         raise ValueError(f"a {task.kind} task is answered by a {expected}; got a {answer.kind}")
     if isinstance(answer, Ranking):
-        _check_ranking(answer, len(shown))
+        _check_ranking(answer, len(task.items))
     elif isinstance(answer, StepLabels):
-        _check_steps(answer, shown[0])
+        _check_steps(answer, shown()[0])
     elif isinstance(answer, Spans):
-        _check_spans(answer, shown[0].completion)
-    elif isinstance(answer, Revision) and answer.text == shown[0].completion:
+        _check_spans(answer, shown()[0].completion)
+    elif isinstance(answer, Revision) and answer.text == shown()[0].completion:
         raise ValueError("the revision is the text as it was; change it, or skip the task")
 
 

@@ -13,7 +13,7 @@ from clew.feedback.assign import Rates, Standing, Want, wants
 from clew.feedback.people import Person
 from clew.feedback.projects import Project
 from clew.feedback.records import Task
-from clew.feedback.schema import entries, leases, tasks
+from clew.feedback.schema import KNOWN, LIVE, OPEN, WAITING, entries, leases, tasks
 from clew.feedback.seats import sweep
 from clew.feedback.slots import free_turn, slot_order
 
@@ -25,7 +25,7 @@ DAY_MS = 24 * 60 * 60 * 1000
 def give(connection: Connection, person: Person, project: Project, num: int, *, now: int) -> list[str]:
     """Ids of the leases a person works on next: those they hold, oldest first, then new ones."""
     overdue = sweep(connection, now=now)
-    mine = (leases.c.person == person.id) & (leases.c.state == "live") & (leases.c.revision == 0)
+    mine = (leases.c.person == person.id) & LIVE & (leases.c.revision == 0)
     held = connection.execute(sa.select(leases.c.id, leases.c.project).where(mine).order_by(leases.c.number)).all()
     found = [row.id for row in held if row.project == project.id][:num]
     new = _new(connection, person, project, min(num - len(found), MOST_LIVE - len(held)), now)
@@ -79,7 +79,6 @@ class _Ask(NamedTuple):
 
 def _work(ask: _Ask) -> str | None:
     """The next task that needs answers: where the person declared a group, first of those it has not answered."""
-    waiting = (entries.c.purpose == "work") & (entries.c.open > 0)
     if ask.project.config.diverse and ask.person.group:
         seen = sa.exists().where(
             leases.c.entry == entries.c.id,
@@ -87,44 +86,49 @@ def _work(ask: _Ask) -> str | None:
             leases.c.state.in_(("live", "answered")),
             leases.c.purpose == "work",
         )
-        found = _take(ask, "work", waiting & ~seen)
+        found = _take(ask, "work", WAITING & ~seen)
         if found is not None:
             return found
-    return _take(ask, "work", waiting)
+    return _take(ask, "work", WAITING)
 
 
 def _gold(ask: _Ask) -> str | None:
-    return _take(ask, "gold", entries.c.purpose == "gold")
+    return _take(ask, "gold", OPEN & KNOWN & (entries.c.purpose == "gold"))
 
 
 def _screening(ask: _Ask) -> str | None:
     """Of the known questions the first, in an order that is the same for everybody."""
-    return _take(ask, "screening", entries.c.purpose == "gold")
+    return _take(ask, "screening", OPEN & KNOWN & (entries.c.purpose == "gold"))
 
 
 def _training(ask: _Ask) -> str | None:
-    return _take(ask, "training", entries.c.purpose == "training")
+    return _take(ask, "training", OPEN & KNOWN & (entries.c.purpose == "training"))
 
 
 def _take(ask: _Ask, want: Want, which: sa.ColumnElement[bool]) -> str | None:
     """Lease the first such task that the person has not had; one they let expire they may have again, as it was."""
-    connection, of_person = ask.connection, leases.c.person == ask.person.id
-    had = sa.exists().where(of_person, leases.c.task == entries.c.task, leases.c.state != "expired")
-    query = sa.select(entries).where(entries.c.project == ask.project.id, entries.c.state == "open", which, ~had)
-    query = query.order_by(*_order(ask.project, want)).limit(1)
-    entry = connection.execute(query.with_for_update(of=entries, skip_locked=True)).first()
+    old = leases.alias()
+    same = (old.c.person == ask.person.id) & (old.c.task == entries.c.task) & (old.c.repeat == 0)
+    query = (
+        sa.select(entries.c.id, entries.c.task, entries.c.started, tasks.c.body, old.c.id.label("old"))
+        .join(tasks, tasks.c.id == entries.c.task)
+        .outerjoin(old, same & (old.c.revision == 0))
+        .where(entries.c.project == ask.project.id, which, old.c.id.is_(None) | (old.c.state == "expired"))
+        .order_by(*_order(ask.project, want))
+        .limit(1)
+        .with_for_update(of=entries, skip_locked=True)
+    )
+    entry = ask.connection.execute(query).first()
     if entry is None:
         return None
-    if want == "work":
-        taken = entries.update().where(entries.c.id == entry.id)
-        connection.execute(taken.values(open=entries.c.open - 1, started=1))
-    expired = sa.select(leases.c.id).where(of_person, leases.c.task == entry.task)
-    old = connection.execute(expired).scalar()
-    if old is not None:
+    taken = {"started": 1} if want != "work" else {"started": 1, "open": entries.c.open - 1}
+    ask.connection.execute(entries.update().where(entries.c.id == entry.id).values(taken))
+    if entry.old is not None:
         again = {"state": "live", "expires": ask.now + ask.project.config.lease_ms}
-        connection.execute(leases.update().where(leases.c.id == old).values(again))
-        return str(old)
-    turn, slots = _slots(ask, entry)
+        ask.connection.execute(leases.update().where(leases.c.id == entry.old).values(again))
+        return str(entry.old)
+    turn = _free_turn(ask, entry.id) if entry.started else 0
+    slots = json.dumps(slot_order(ask.project.key, entry.task, turn, len(Task.model_validate_json(entry.body).items)))
     return _insert(ask, want, {"entry": entry.id, "task": entry.task, "turn": turn, "slots": slots, "repeat": 0})
 
 
@@ -135,13 +139,10 @@ def _order(project: Project, want: Want) -> Sequence[sa.ColumnElement[Any]]:
     return breadth_first if project.config.by == "random" else (entries.c.priority.desc(), *breadth_first)
 
 
-def _slots(ask: _Ask, entry: Any) -> tuple[int, str]:
-    """The turn, and which item stands where, so that over the people each stands equally often in each place."""
-    body = ask.connection.execute(sa.select(tasks.c.body).where(tasks.c.id == entry.task)).scalar_one()
-    shown = (leases.c.entry == entry.id) & leases.c.state.in_(("live", "answered")) & (leases.c.repeat == 0)
-    turn = free_turn(set(ask.connection.scalars(sa.select(leases.c.turn).where(shown))))
-    num = len(Task.model_validate_json(body).items)
-    return turn, json.dumps(slot_order(ask.project.key, entry.task, turn, num))
+def _free_turn(ask: _Ask, entry: str) -> int:
+    """So that over the people who answer it every item stands equally often in every place."""
+    shown = (leases.c.entry == entry) & leases.c.state.in_(("live", "answered")) & (leases.c.repeat == 0)
+    return free_turn(set(ask.connection.scalars(sa.select(leases.c.turn).where(shown))))
 
 
 def _repeat(ask: _Ask) -> str | None:

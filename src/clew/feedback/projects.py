@@ -2,6 +2,7 @@
 
 import secrets
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Annotated, Any, Literal, NamedTuple
 
 import sqlalchemy as sa
@@ -10,7 +11,7 @@ from sqlalchemy import Connection
 
 from clew.feedback import events
 from clew.feedback.records import Answer, Item, Record, Share, Task, TaskKind
-from clew.feedback.schema import entries, feedback, leases, projects
+from clew.feedback.schema import LIVE, entries, feedback, leases, projects
 from clew.feedback.slots import keyed, share
 from clew.feedback.store import Store, put_items, put_tasks
 
@@ -186,17 +187,18 @@ class Projects:
 
     def progress(self, project: str) -> Progress:
         of_project = (entries.c.project == project) & (entries.c.purpose == "work")
-        done = sa.case((entries.c.answered >= entries.c.need, 1), else_=0)
-        on_hold = sa.case((entries.c.state == "held", 1), else_=0)
-        sums = [sa.func.coalesce(sa.func.sum(c), 0) for c in (done, on_hold, entries.c.need, entries.c.answered)]
+        is_done = sa.case((entries.c.answered >= entries.c.need, 1), else_=0)
+        is_held = sa.case((entries.c.state == "held", 1), else_=0)
+        sums = [sa.func.coalesce(sa.func.sum(c), 0) for c in (is_done, is_held, entries.c.need, entries.c.answered)]
         with self._store.read() as connection:
-            counts = connection.execute(sa.select(sa.func.count(), *sums).where(of_project)).one()
-            live = sa.select(sa.func.count()).where(leases.c.project == project, leases.c.state == "live")
-            answered = sa.select(entries.c.task).where(of_project)
-            votes = sa.select(sa.func.count()).where(
-                feedback.c.task.in_(answered), feedback.c.revision == 0, feedback.c.purpose == "work"
-            )
-            return Progress(*map(int, counts), connection.scalar(live) or 0, connection.scalar(votes) or 0)
+            row = connection.execute(sa.select(sa.func.count(), *sums).where(of_project)).one()
+            num, done, on_hold, needed, answered = map(int, row)
+            live = sa.select(sa.func.count()).where(leases.c.project == project, LIVE)
+            of_work = feedback.c.task.in_(sa.select(entries.c.task).where(of_project))
+            first_time = (feedback.c.revision == 0) & (feedback.c.purpose == "work")
+            votes = sa.select(sa.func.count()).where(of_work, first_time)
+            counts = (connection.execute(query).scalar_one() for query in (live, votes))
+            return Progress(num, done, on_hold, needed, answered, *counts)
 
 
 def find_project(connection: Connection, project: str) -> Project:
@@ -207,9 +209,18 @@ def find_project(connection: Connection, project: str) -> Project:
     return _project(row)
 
 
+def project_of(key: str, name: str, state: ProjectState, secret: str, config: str, created: int) -> Project:
+    """From the columns of its row."""
+    return Project(key, name, state, secret, _config(config), created)
+
+
 def _project(row: Any) -> Project:
-    config = ProjectConfig.model_validate_json(row.config)
-    return Project(row.id, row.name, row.state, row.key, config, row.created)
+    return project_of(row.id, row.name, row.state, row.key, row.config, row.created)
+
+
+@lru_cache(maxsize=256)
+def _config(text: str) -> ProjectConfig:
+    return ProjectConfig.model_validate_json(text)
 
 
 def _entry(project: Project, task: Task, gold: Gold | None, *, training: bool, priority: float) -> dict[str, object]:

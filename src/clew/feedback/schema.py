@@ -171,39 +171,42 @@ exports = Table(
     Column("at", BigInteger, nullable=False),
 )
 
+# Written out, not bound: only then do databases see that the partial indices serve.
+LIVE = leases.c.state == sa.literal_column("'live'")
+OPEN = entries.c.state == sa.literal_column("'open'")
+WAITING = OPEN & (entries.c.open > sa.literal_column("0")) & (entries.c.purpose == sa.literal_column("'work'"))
+KNOWN = entries.c.purpose != sa.literal_column("'work'")
+
 Index(
     "entry_waiting",
     entries.c.project,
-    entries.c.purpose,
     entries.c.priority.desc(),
     entries.c.started.desc(),
     entries.c.place,
-    sqlite_where=sa.text("open > 0 AND state = 'open'"),
-    postgresql_where=sa.text("open > 0 AND state = 'open'"),
+    sqlite_where=WAITING,
+    postgresql_where=WAITING,
+)
+Index(
+    "entry_waiting_at_random",
+    entries.c.project,
+    entries.c.started.desc(),
+    entries.c.place,
+    sqlite_where=WAITING,
+    postgresql_where=WAITING,
 )
 Index(
     "entry_gold",
     entries.c.project,
     entries.c.purpose,
     entries.c.place,
-    sqlite_where=sa.text("purpose <> 'work'"),
-    postgresql_where=sa.text("purpose <> 'work'"),
+    sqlite_where=KNOWN,
+    postgresql_where=KNOWN,
 )
 Index("lease_of_entry", leases.c.entry, leases.c.state)
 Index("lease_of_person", leases.c.person, leases.c.project, leases.c.purpose, leases.c.number)
-Index(
-    "lease_live",
-    leases.c.expires,
-    sqlite_where=sa.text("state = 'live'"),
-    postgresql_where=sa.text("state = 'live'"),
-)
-Index(
-    "lease_mine",
-    leases.c.person,
-    leases.c.project,
-    sqlite_where=sa.text("state = 'live'"),
-    postgresql_where=sa.text("state = 'live'"),
-)
+Index("lease_live", leases.c.expires, sqlite_where=LIVE, postgresql_where=LIVE)
+Index("lease_mine", leases.c.person, leases.c.number, sqlite_where=LIVE, postgresql_where=LIVE)
 Index("lease_history", leases.c.person, leases.c.answered)
+Index("lease_answer", leases.c.feedback)
 
 APPEND_ONLY = (items, tasks, feedback, events)

@@ -200,6 +200,19 @@ def put_feedback(
         raise ValueError(f"feedback names a task that is not in the store: {error.orig}") from error
 
 
+def shown_items(connection: Connection, ids: Sequence[Sequence[ItemId]]) -> list[list[Item]]:
+    """The items of several tasks, read at once."""
+    wanted = sorted({key for some in ids for key in some})
+    rows = connection.execute(ITEMS_BY_ID, {"ids": wanted})
+    found: dict[ItemId, Item] = {row.id: Item.model_validate_json(row.body) for row in rows}
+    return [[found[key] for key in some] for some in ids]
+
+
+ITEMS_BY_ID = sa.select(schema.items.c.id, schema.items.c.body).where(
+    schema.items.c.id.in_(sa.bindparam("ids", expanding=True))
+)
+
+
 def digest(body: str) -> str:
     return hashlib.sha256(body.encode()).hexdigest()
 
