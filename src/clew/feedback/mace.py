@@ -103,8 +103,8 @@ def _log_mean(counts: Floats) -> Floats:
 
 def _dirichlet_divergence(counts: Floats, prior: float) -> float:
     """KL of Dirichlet(counts) from Dirichlet(prior, prior, ...), summed over rows."""
-    total = np.asarray(counts.sum(-1), dtype=np.float64)
+    total: Floats = np.asarray(counts.sum(-1), dtype=np.float64)
     moved = (counts - prior) * (digamma(counts) - digamma(total)[:, None])
-    k = counts.shape[1]
+    k = int(counts.shape[1])
     constant = len(counts) * float(gammaln(k * prior) - k * gammaln(prior))
-    return float(np.sum(moved) + np.sum(gammaln(total)) - np.sum(gammaln(counts))) - constant
+    return float(np.sum(moved) + np.sum(np.asarray(gammaln(total))) - np.sum(np.asarray(gammaln(counts)))) - constant
