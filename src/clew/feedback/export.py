@@ -15,13 +15,13 @@ from typing import Any
 from clew.feedback.aggregate import Outcome, bradley_terry, elo, outcomes
 from clew.feedback.crowd_bt import Belief, belief, crowd_bt
 from clew.feedback.records import Item, ItemId, Rating, Revision, Thumb
-from clew.feedback.store import Store
+from clew.feedback.store import Reading
 from clew.types import Text, as_column
 
 Row = dict[str, Any]
 
 
-def pairs(store: Store) -> list[Row]:
+def pairs(store: Reading) -> list[Row]:
     """One row a pair of items that was judged: `prompt, chosen, rejected, agreement, margin, weight`.
 
     `agreement` is the mean probability that the chosen one is better, a soft label; `margin` the mean strength of
@@ -31,7 +31,7 @@ def pairs(store: Store) -> list[Row]:
     return _compared(store, lambda votes: Belief(_mean(o.probability for o in votes), float(len(votes))))
 
 
-def weighted(store: Store, reliability: Mapping[str, float] | None = None) -> list[Row]:
+def weighted(store: Reading, reliability: Mapping[str, float] | None = None) -> list[Row]:
     """As `pairs`, with raters believed as far as they are reliable (METHODS A7): an adversary's vote is for the other.
 
     `reliability` is the probability that a rater is right; None asks Crowd-BT, which trusts people, and programs that
@@ -53,7 +53,7 @@ def weighted(store: Store, reliability: Mapping[str, float] | None = None) -> li
     return _compared(store, believed)
 
 
-def votes(store: Store) -> list[Row]:
+def votes(store: Reading) -> list[Row]:
     """One row a vote that is no tie, as `pairs` with `rater`; revisions are votes of who wrote them."""
     items = store.items()
     found = outcomes(store.feedback())
@@ -66,7 +66,7 @@ def votes(store: Store) -> list[Row]:
 EVEN = 0.5
 
 
-def _compared(store: Store, summed: Callable[[Sequence[Outcome]], Belief]) -> list[Row]:
+def _compared(store: Reading, summed: Callable[[Sequence[Outcome]], Belief]) -> list[Row]:
     """One row a pair with a winner, its votes summed up; and revisions."""
     items = store.items()
     found: dict[tuple[ItemId, ItemId], list[Outcome]] = defaultdict(list)
@@ -85,7 +85,7 @@ def _oriented(o: Outcome) -> Outcome:
     return o._replace(first=o.second, second=o.first, probability=1 - o.probability, margin=-o.margin)
 
 
-def _revisions(store: Store, items: Mapping[ItemId, Item], *, name_raters: bool = False) -> list[Row]:
+def _revisions(store: Reading, items: Mapping[ItemId, Item], *, name_raters: bool = False) -> list[Row]:
     rows: list[Row] = []
     for record in store.feedback("revision"):
         assert isinstance(record.answer, Revision)
@@ -116,7 +116,7 @@ def _pair(chosen: Item, rejected: Item, *, agreement: float, margin: float, weig
     }
 
 
-def scores(store: Store) -> list[Row]:
+def scores(store: Reading) -> list[Row]:
     """One row an item: `prompt, completion, score` (Bradley-Terry within its prompt), `elo`, `judgements`."""
     return [
         {
@@ -130,7 +130,7 @@ def scores(store: Store) -> list[Row]:
     ]
 
 
-def rankings(store: Store) -> list[Row]:
+def rankings(store: Reading) -> list[Row]:
     """One row a prompt: `prompt, completions, ranks`, best first by Bradley-Terry strength; equal strengths tie."""
     rows: list[Row] = []
     for prompt, found in _by_prompt(store).items():
@@ -144,7 +144,7 @@ def rankings(store: Store) -> list[Row]:
     return rows
 
 
-def singles(store: Store) -> list[Row]:
+def singles(store: Reading) -> list[Row]:
     """Thumbs as `prompt, completion, label` and ratings as `prompt, completion, rating`, one row a judgement."""
     items = store.items()
     rows: list[Row] = []
@@ -171,7 +171,7 @@ def _cut(*answers: Item) -> dict[str, list[int]]:
     return {"cut": places} if places else {}
 
 
-def _by_prompt(store: Store) -> dict[Text, list[tuple[Item, float, float, int]]]:
+def _by_prompt(store: Reading) -> dict[Text, list[tuple[Item, float, float, int]]]:
     """Items of each prompt with strength, Elo rating and number of judgements.
 
     All prompts are fitted at once: nobody compares across prompts, so the parts do not touch each other.

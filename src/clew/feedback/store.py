@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
@@ -18,6 +18,14 @@ from clew.feedback.records import AnswerKind, Feedback, Item, ItemId, Rater, Tas
 
 Purpose = Literal["work", "gold", "screening", "training"]
 """Why a person was asked: for the answer, or, the answer being known, to learn about the person or to teach them."""
+
+
+class Reading(Protocol):
+    """What rows are made from: a store, or what it was at some event."""
+
+    def items(self) -> dict[ItemId, Item]: ...
+    def tasks(self, kind: TaskKind | None = None) -> list[Task]: ...
+    def feedback(self, kind: AnswerKind | None = None) -> list[Feedback]: ...
 
 
 class Conflict(ValueError):
