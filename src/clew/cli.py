@@ -15,7 +15,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from clew import __version__, cli_data, cli_models, cli_plan, cli_runs, cli_start
+from clew import __version__, cli_data, cli_desk, cli_models, cli_plan, cli_runs, cli_start
 
 app = typer.Typer(
     add_completion=False,
@@ -32,6 +32,7 @@ app.command("diff")(cli_runs.diff_runs)
 app.command("export")(cli_models.export_run)
 app.command("chat")(cli_models.chat)
 app.command("plan")(cli_plan.plan)
+app.command("desk")(cli_desk.desk)
 
 Overrides = Annotated[list[str] | None, typer.Argument(help="key=value, dotted: learner.lr=1e-5")]
 Show = Annotated[bool, typer.Option("--show", help="Print the resolved configuration and stop.")]
@@ -60,6 +61,27 @@ def run_pipeline(
     pipeline.run(described, stages, typer.echo)
     for report in sorted(Path(described.out).glob("*/report.html")):
         typer.echo(f"\nThe report: {report}")
+
+
+@app.command("loop")
+def loop(
+    file: Annotated[
+        str, typer.Argument(help="A pipeline file with a `round`, or the name of one that comes with clew.")
+    ],
+    overrides: Overrides = None,
+    show: Show = False,
+) -> None:
+    """Run a loop: learn from the answers, ask people or simulated raters what teaches most, and again."""
+    from clew import pipeline
+    from clew.config import ConfigError
+    from clew.evaluate import report, rounds
+
+    described, _ = pipeline.load(pipeline.find(file), overrides or [])
+    if not described.round:
+        raise ConfigError(f"{file} has no `round`; for a pipeline that runs once: clew run {file}")
+    run_pipeline(file, overrides, show)
+    for one in [] if show else rounds.rounds(report.find_runs(Path(described.out))):
+        typer.echo(rounds.told(one))
 
 
 @app.command("try")
@@ -137,6 +159,7 @@ RECIPE_HELP = {
     "pretrain": "Pretrain a small model from scratch.",
     "sft": "Supervised fine-tuning.",
     "label": "Sample answers, let raters judge them, export pairs, rankings and scores.",
+    "ask": "One round of asking: sample, choose the pairs that teach most, wait for the answers.",
     "reward": "Train a reward model.",
     "preference": "DPO and its family, KTO.",
     "rl": "PPO, GRPO, RLOO, A2C from any reward.",

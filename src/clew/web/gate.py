@@ -27,9 +27,12 @@ LOGIN = f"{API}/session"
 class Refused(Exception):
     """A request that goes no further: status, code and message of the answer."""
 
-    def __init__(self, status: int, code: str, message: str, *, retry_after_s: float | None = None) -> None:
+    def __init__(
+        self, status: int, code: str, message: str, *, details: object = None, retry_after_s: float | None = None
+    ) -> None:
         super().__init__(message)
-        self.status, self.code, self.message, self.retry_after_s = status, code, message, retry_after_s
+        self.status, self.code, self.message, self.details = status, code, message, details
+        self.retry_after_s = retry_after_s
 
 
 @dataclass(frozen=True)

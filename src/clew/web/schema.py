@@ -1,7 +1,9 @@
 """What each kind of task asks: labels, keys and help, sent with every task so that pages know no kind by heart."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+from clew.feedback.records import Answer, Comparison, Demonstration, Flaws, Ranking, Rating, Spans, Thumb
 
 Schema = dict[str, Any]
 
@@ -15,6 +17,50 @@ def schema_of(kind: str, options: Mapping[str, Any]) -> Schema:
     if unknown:
         raise ValueError(f"a {kind} task has no option {unknown[0]!r}; it has {', '.join(default) or 'none'}")
     return {**default, **options}
+
+
+def check_answer(answer: Answer, note: str, schema: Schema) -> None:
+    """Raises ValueError for names, degrees and numbers that the schema does not offer."""
+    match answer:
+        case Comparison():
+            _check_comparison(answer, note, schema)
+        case Rating():
+            _check_scales(answer, schema["scales"])
+        case Thumb():
+            _check_names("reason", answer.reasons, schema["reasons"])
+        case Spans():
+            _check_names("category", [span.category for span in answer.spans], schema["categories"])
+        case Flaws():
+            _check_names("question", list(answer.flaws), schema["questions"])
+        case Demonstration() if len(answer.text.split()) < schema["minimum_words"]:
+            raise ValueError(f"write at least {schema['minimum_words']} words")
+        case Ranking() if not schema["ties"] and any(len(group) > 1 for group in answer.groups):
+            raise ValueError("ties are not offered here; put one before the other")
+        case _:
+            pass
+
+
+def _check_comparison(answer: Comparison, note: str, schema: Schema) -> None:
+    if (answer.verdict, answer.margin) not in {(d["verdict"], d["margin"]) for d in schema["degrees"]}:
+        raise ValueError(f"{answer.verdict} by {answer.margin} is not offered")
+    _check_names("flaw", [*answer.flaws[0], *answer.flaws[1]], schema["flaws"])
+    if schema["rationale"] == "required" and not note.strip():
+        raise ValueError("a rationale is required: send it as note")
+
+
+def _check_names(what: str, given: Sequence[str], offered: Sequence[Schema]) -> None:
+    names = [each["name"] for each in offered]
+    for name in given:
+        if name not in names:
+            raise ValueError(f"no {what} {name!r:.60}; there are {', '.join(names)}")
+
+
+def _check_scales(answer: Rating, scales: Sequence[Schema]) -> None:
+    _check_names("scale", list(answer.scales), scales)
+    for scale in scales:
+        given = answer.scales.get(scale["name"])
+        if given is None or not scale["low"] <= given <= scale["high"]:
+            raise ValueError(f"{scale['name']} goes from {scale['low']} to {scale['high']}; got {given}")
 
 
 def _side(verdict: str, letter: str, keys: str) -> list[Schema]:

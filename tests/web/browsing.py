@@ -1,0 +1,89 @@
+"""A desk that is served for real, and a Chromium that people work at."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from clew.feedback.records import Feedback
+from clew.feedback.store import Store
+from tests.web.conftest import Office, Server
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+CHROMIUM = shutil.which("chromium")
+if CHROMIUM is None:
+    pytest.skip("there is no chromium", allow_module_level=True)
+OPTIONS = """--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking
+--disable-component-update --disable-sync --autoplay-policy=no-user-gesture-required""".split()
+WIDE = {"width": 1280, "height": 720}
+PHONE = {"width": 390, "height": 844}
+
+
+class Site:
+    """A running desk, a browser, and the store behind them."""
+
+    def __init__(self, folder: Path, browser, *arguments: str, people: dict[str, tuple], projects: dict[str, str]):
+        self.folder, self.browser, self.people, self.projects = folder, browser, people, projects
+        self._arguments = ("desk.sqlite", "--media", "media", *arguments)
+        self.server = Server(folder, *self._arguments)
+
+    def open(self, person: str, project: str = "", *, size=WIDE):
+        """The page of somebody who comes by their link; each person comes once, in a browser of their own."""
+        context = self.browser.new_context(viewport=size)
+        context.set_default_timeout(8000)
+        page = context.new_page()
+        page.goto(f"{self.server.url}/#token={self.people[person][1]}&project={self.projects.get(project, '')}")
+        return page
+
+    def worker(self, person: str, project: str, **options):
+        """A rater's page with a task on it."""
+        page = self.open(person, project, **options)
+        page.wait_for_selector("[data-lease]")
+        return page
+
+    def stop(self) -> None:
+        self.server.stop()
+
+    def start(self) -> None:
+        """The same desk again at the same address."""
+        self.server = Server(self.folder, *self._arguments, port=int(self.server.url.rpartition(":")[2]))
+
+    def records(self, person: str) -> list[Feedback]:
+        """What is in the store of somebody's answers, every revision, oldest first."""
+        store = Store.open(self.folder / "desk.sqlite")
+        found = [record for record in store.feedback(history=True) if record.rater.id == self.people[person][0].id]
+        store.close()
+        return found
+
+
+@contextmanager
+def opened(
+    folder: Path, fill: Callable[[Office], dict[str, str]], people: list[str], *arguments: str
+) -> Iterator[Site]:
+    """A site whose store `fill` fills; it gives the ids of its projects by name."""
+    office = Office(folder)
+    projects = fill(office)
+    invited = {name: office.person(name=name) for name in people}
+    office.desk.store.close()
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=OPTIONS)
+        site = Site(folder, browser, *arguments, people=invited, projects=projects)
+        try:
+            yield site
+        finally:
+            browser.close()
+            if site.server.process.poll() is None:
+                site.stop()
+
+
+def press(page, *keys: str) -> None:
+    """Keys, one after another, as a person's keyboard sends them."""
+    for key in keys:
+        page.keyboard.press(key)
+
+
+def saved(page) -> None:
+    """Waits until the server has everything."""
+    page.wait_for_function("document.getElementById('saved').textContent === '✓ Saved'")
