@@ -30,6 +30,33 @@ stages:
 """
 
 
+LOOP = """
+out: {out}
+stages:
+  ask: {{recipe: label, model: m, data: {{path: p.jsonl}}, gold: "a:b", raters: [{{rater: honest}}]}}
+rounds: 2
+round:
+  reward: {{recipe: reward, model: m, data: {{path: "@ask/votes.jsonl"}}, seed: "{{round}}"}}
+  ask: {{recipe: ask, model: m, reward: "@reward/model", data: {{path: p.jsonl}}, store: "s.sqlite", round: "{{round}}"}}
+after:
+  last: {{recipe: evaluate, baseline: "@ask/m", policies: {{one: "@reward-1"}}, data: {{path: "p.jsonl"}}, heldout: ["@reward/model"]}}
+"""
+
+
+def test_rounds_take_what_is_newest_and_go_on_from_each_other(tmp_path):
+    _, stages = pipeline.load(write(tmp_path, LOOP.format(out=tmp_path)), ["ask.pairs=7", "rounds=2"])
+    found = {s.name: s.config for s in stages}
+    assert list(found) == ["ask", "reward-1", "ask-1", "reward-2", "ask-2", "last"]
+    assert found["reward-1"].data.path == f"{tmp_path}/ask/votes.jsonl"
+    assert found["ask-1"].reward == f"{tmp_path}/reward-1/model"
+    assert found["reward-2"].data.path == f"{tmp_path}/ask-1/votes.jsonl"
+    assert (found["ask-2"].round, found["ask-2"].pairs, found["reward-2"].seed) == (2, 7, 2)
+    assert found["last"].baseline == f"{tmp_path}/ask-2/m"
+    assert found["last"].heldout == (f"{tmp_path}/reward-2/model",)
+    assert found["last"].policies == {"one": f"{tmp_path}/reward-1"}
+    assert stages[-1].needs.keys() == {"ask-2", "reward-1", "reward-2"}
+
+
 def test_artefacts_pass_by_name_and_common_options_reach_who_has_them(tmp_path):
     _, stages = pipeline.load(write(tmp_path, TWO.format(out=tmp_path)), ["sft.batch=7", "common.seed=6"])
     sft = stages[1].config

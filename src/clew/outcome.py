@@ -4,12 +4,18 @@ import json
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 
 def heldout(run: Path) -> str:
     """What the result was found to be on held-out rows; empty where nothing was held out."""
+    return in_words(result(run).get("heldout", {}))
+
+
+def result(run: Path) -> dict[str, Any]:
+    """What a run measured at its end: `heldout`, `raters` with their reliabilities, `round` of a loop."""
     file = run / "result.json"
-    return in_words(json.loads(file.read_text(encoding="utf-8")).get("heldout", {})) if file.exists() else ""
+    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
 
 
 def in_words(measured: Mapping[str, float]) -> str:

@@ -8,6 +8,10 @@
       reward: {recipe: reward, model: "@sft/model", data: {path: "@labels/pairs.jsonl"}}
 
 "@stage/path" is a path in that stage's run directory, `out` is filled in, `${NAME}` is an environment variable.
+
+What is to be done again and again, each round from what the last one made, stands under `round`: stages that become
+`name-1`, `name-2` … In there, and in the stages that come `after`, "@name" is the newest of that name, which in the
+first round may be one of `stages`; "{round}" is the number.
 """
 
 import gc
@@ -27,7 +31,7 @@ from pydantic import Field
 from clew.config import Config, ConfigError, apply_overrides, build, check_inputs, read_yaml
 from clew.durable import write_durably
 
-RECIPES = ("prepare", "pretrain", "sft", "label", "reward", "preference", "rl", "evaluate", "report")
+RECIPES = ("prepare", "pretrain", "sft", "label", "ask", "reward", "preference", "rl", "evaluate", "report")
 
 REFERENCE = re.compile(r"^@([\w-]+)(?=/|$)")
 
@@ -42,6 +46,23 @@ class Pipeline(Config):
     common: dict[str, Any] = Field(default_factory=dict)
     """Options for every stage that has them and does not set them."""
     stages: dict[str, dict[str, Any]]
+    round: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """Stages of a round: the loop."""
+    rounds: int = Field(default=1, ge=1)
+    after: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """Stages when all rounds are done."""
+
+    def in_order(self) -> dict[str, dict[str, Any]]:
+        """All stages, those of every round under a name of its own."""
+        found, newest = dict(self.stages), {name: name for name in self.stages}
+        for number in range(1, self.rounds + 1):
+            for name, values in self.round.items():
+                found[f"{name}-{number}"] = _map(values, lambda text, n=number: _meant(text, newest, n))
+                newest[name] = f"{name}-{number}"
+        return found | {n: _map(v, lambda text: _meant(text, newest, self.rounds)) for n, v in self.after.items()}
+
+
+SECTIONS = ("stages", "round", "after")
 
 
 class Stage(NamedTuple):
@@ -104,14 +125,16 @@ def load(file: Path, overrides: Sequence[str] = ()) -> tuple[Pipeline, list[Stag
     """Every stage's configuration, checked before anything runs. Overrides are `out=…` or `stage.key=value`."""
     values = read_yaml(file)
     own = [o for o in overrides if o.partition("=")[0].split(".")[0] in Pipeline.model_fields]
+    section = {name: section for section in SECTIONS for name in values.get(section) or {}}
     for override in overrides:
-        if override not in own and override.split(".")[0] not in values.get("stages", {}):
-            raise ConfigError(f"{override!r}: {file.stem} has no such stage (stages: {', '.join(values['stages'])})")
-    values = apply_overrides(values, [*own, *(f"stages.{o}" for o in overrides if o not in own)])
+        if override not in own and override.split(".")[0] not in section:
+            raise ConfigError(f"{override!r}: {file.stem} has no such stage (stages: {', '.join(section)})")
+    theirs = [f"{section[o.split('.')[0]]}.{o}" for o in overrides if o not in own]
+    values = apply_overrides(values, [*own, *theirs])
     pipeline = build(Pipeline, _expand(values), str(file))
     stages: list[Stage] = []
-    for name in pipeline.stages:
-        stages.append(_stage(name, pipeline, {s.name: s.folder for s in stages}, file))
+    for name, options in pipeline.in_order().items():
+        stages.append(_stage(name, options, pipeline, {s.name: s.folder for s in stages}, file))
     return pipeline, stages
 
 
@@ -148,8 +171,13 @@ def check(stages: Sequence[Stage]) -> None:
         raise ConfigError("\n".join(wrong))
 
 
-def _stage(name: str, pipeline: Pipeline, earlier: Mapping[str, Path], file: Path) -> Stage:
-    values = dict(pipeline.stages[name])
+def _meant(text: str, newest: Mapping[str, str], number: int) -> str:
+    """A text of a round: references to the newest stages, and the number."""
+    return REFERENCE.sub(lambda m: f"@{newest.get(m[1], m[1])}", text).replace("{round}", str(number))
+
+
+def _stage(name: str, options: Mapping[str, Any], pipeline: Pipeline, earlier: Mapping[str, Path], file: Path) -> Stage:
+    values = dict(options)
     if "recipe" not in values:
         raise ConfigError(f"{file}: stage {name!r} names no recipe (recipes: {', '.join(RECIPES)})")
     start, kind = recipe(values.pop("recipe"))

@@ -18,6 +18,7 @@ from clew.models.fresh import llama
 from clew.models.shadow import Cost, Shadow
 from clew.pipeline import Stage
 from clew.recipes import preference, sft
+from clew.recipes.ask import Ask
 from clew.recipes.evaluate import Evaluate
 from clew.recipes.label import Label
 from clew.recipes.preference import Preference
@@ -261,14 +262,24 @@ def _sampling(stage: _Stage, policy: Shadow, rows: Rows, prompts: int, group: in
     return parts, sampling_seconds(policy, cache, prompts * group, slots, max_tokens, stage.machine)
 
 
-def _label(stage: _Stage) -> Plan:
-    config = cast(Label, stage.config)
+def _asking(stage: _Stage, config: Label | Ask, prompts: int, steps: int | None) -> Plan:
+    """Sampling for judges, `prompts` at once."""
     policy = stage.shadow(config.model, scalar=False)
     rows = _rollouts(stage, config.sampling.max_tokens, config.answers)
-    parts, seconds = _sampling(stage, policy, rows, config.batch, config.answers, config.sampling.max_tokens)
+    parts, seconds = _sampling(stage, policy, rows, prompts, config.answers, config.sampling.max_tokens)
     own = {**stage.libraries(), "weights": float(policy.weights)}
-    steps = rows.total and -(-rows.total // config.batch)
+    steps = steps or (rows.total and -(-rows.total // prompts))
     return _told(stage, policy, [Phase("sampling", {**own, **parts})], {"sampling": seconds}, steps)
+
+
+def _label(stage: _Stage) -> Plan:
+    config = cast(Label, stage.config)
+    return _asking(stage, config, config.batch, None)
+
+
+def _ask(stage: _Stage) -> Plan:
+    config = cast(Ask, stage.config)
+    return _asking(stage, config, config.prompts, 1)
 
 
 def _evaluate(stage: _Stage) -> Plan:
@@ -314,5 +325,6 @@ PLANNERS: dict[type, Callable[[_Stage], Plan]] = {
     ),
     RL: _rl,
     Label: _label,
+    Ask: _ask,
     Evaluate: _evaluate,
 }

@@ -10,7 +10,8 @@ from clew import __version__
 from clew.durable import read_rows
 from clew.evaluate.figures import Point, curves, frontier
 from clew.evaluate.markup import STYLE, amount, badge, counted, escaped, interval, table
-from clew.outcome import heldout
+from clew.evaluate.rounds import rounds
+from clew.outcome import heldout, result
 
 CURVES = (
     "loss/nll",
@@ -44,7 +45,12 @@ def write_report(folder: Path | str, target: Path | str) -> Path:
     ]
     for run in evaluated:
         body += _evaluation(json.loads((run / "evaluation.json").read_text(encoding="utf-8")))
-    body += [*_heldout(runs), *_samples([row for r in evaluated for row in read_rows(r / "samples.jsonl")])]
+    body += [
+        *_heldout(runs),
+        *_rounds(runs),
+        *_raters(runs),
+        *_samples([row for r in evaluated for row in read_rows(r / "samples.jsonl")]),
+    ]
     body += [*_training(runs), *_ledger(runs), *_notes(runs), *_configurations(runs)]
     page = f"<!doctype html><html lang=en><meta charset=utf-8><title>{escaped(folder.name)} · clew</title>"
     page += "<meta name=viewport content='width=device-width,initial-scale=1'>"
@@ -149,6 +155,45 @@ def _mark(finding: Mapping[str, Any]) -> str:
 def _heldout(runs: Sequence[Path]) -> list[str]:
     rows = [[escaped(run.name), escaped(found)] for run in runs if (found := heldout(run))]
     return ["<h2>On held-out rows</h2>", table(["run", "its model"], rows)] if rows else []
+
+
+def _rounds(runs: Sequence[Path]) -> list[str]:
+    found = rounds(runs)
+    if not found:
+        return []
+    head = ["round", "answers", "agreement", "accuracy before", "after", "gain, points", "answers a point"]
+    rows = [
+        [
+            *(str(r.number), str(r.labels), *(_percent(x) for x in (r.agreement, r.before, r.after))),
+            "" if r.gain is None else f"{100 * r.gain:+z.1f}",
+            amount(r.labels_a_point),
+            *(f"{x:.2f}" if x else "" for x in (r.cost, r.cost_a_point)),
+        ]
+        for r in found
+    ]
+    says = "Accuracy of the reward model on held-out pairs, before and after it learnt from the answers."
+    return [
+        "<h2>Rounds of asking</h2>",
+        table([*head, "cost", "cost a point"], rows),
+        f'<p class="soft">{says}</p>',
+    ]
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{100 * value:.1f} %"
+
+
+def _raters(runs: Sequence[Path]) -> list[str]:
+    known = {run.name: found for run in runs if (found := result(run).get("raters"))}
+    if not known:
+        return []
+    names = sorted({name for found in known.values() for name in found})
+    rows = [[escaped(n), *(_percent(found.get(n)) for found in known.values())] for n in names]
+    says = (
+        '<p class="soft">Probability that a rater is right, learnt with the scores (crowd_bt). Below 50 %, labels are '
+        "used the other way round.</p>"
+    )
+    return ["<h2>Raters</h2>", table(["rater", *map(escaped, known)], rows), says]
 
 
 def _samples(rows: Sequence[Mapping[str, Any]]) -> list[str]:

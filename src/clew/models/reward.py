@@ -43,9 +43,18 @@ class ScalarModel(nn.Module):
         """Scores [B] at each row's last real token, values [B, T] before each scored token."""
         batch = batch.to(self.device)
         hidden, index = self.trunk.encode(batch)
-        head = self.module.get_submodule("score")
-        scalars = head(hidden.to(self.module.dtype))[:, 0]
+        scalars = self.head(hidden.to(self.module.dtype))[:, 0]
         return Outputs(values=spread(scalars[before(batch, index)], batch.mask), scores=scalars[last(batch, index)])
+
+    def features(self, batch: Batch) -> Tensor:
+        """What the head reads at each row's last real token: [B, D]."""
+        batch = batch.to(self.device)
+        hidden, index = self.trunk.encode(batch)
+        return hidden[last(batch, index)]
+
+    @property
+    def head(self) -> nn.Linear:
+        return cast(nn.Linear, self.module.get_submodule("score"))
 
     def checkpoint_activations(self) -> None:
         self.trunk.checkpoint_activations()

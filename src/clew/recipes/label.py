@@ -1,43 +1,26 @@
 """Labels: sample answers, make tasks of them, let raters judge, keep everything in the store, export for training."""
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal, Self
+from typing import Literal, Self
 
 import numpy as np
 from pydantic import Field, model_validator
 
-from clew.config import Choice, Config, Function, ModelName, Training, bound_to
+from clew.collecting import Crowd, SamplingConfig, item_of, judged, make_raters, sample_of
+from clew.config import Function, ModelName, Training
 from clew.data.chat import Codec, Encoding
 from clew.data.sources import Source, load_examples, without_repeats
 from clew.engines.local import LocalEngine, Slots
 from clew.feedback.export import EXPORTS, write_rows
-from clew.feedback.raters import RATERS, SimulatedRater
-from clew.feedback.records import Feedback, Item, Task
+from clew.feedback.raters import SimulatedRater
+from clew.feedback.records import Item, Task
 from clew.feedback.store import Store
 from clew.judges.ahead import generate_and_score
 from clew.judges.score import TIMEOUT_S, Per, check_threads, chosen_reward
 from clew.models.load import load_policy
 from clew.runs import NoState, Run
 from clew.track import trackers
-from clew.types import Prompt, Reward, Rollout, Sampling, Text
-
-
-class SamplingConfig(Config):
-    max_tokens: int = Field(default=64, ge=1)
-    temperature: float = Field(default=1.0, ge=0)
-    top_k: int | None = Field(default=None, ge=1)
-    top_p: float = Field(default=1.0, gt=0, le=1)
-
-    def sampling(self) -> Sampling:
-        return Sampling(**self.model_dump())
-
-
-class Crowd(Config):
-    """How many raters of one kind."""
-
-    rater: Annotated[Choice, bound_to(RATERS)]
-    """honest, lazy, left_biased, length_biased, troll, with options; or `module:function` giving a SimulatedRater."""
-    num: int = Field(default=1, ge=1)
+from clew.types import Prompt, Reward, Text
 
 
 class Label(Training, Slots):
@@ -81,7 +64,7 @@ def run(config: Label) -> None:
         gold = chosen_reward(config.gold, config.timeout_s, per=config.per, at_once=config.at_once)
         store = Store.open(run.folder / "feedback.sqlite")
         engine = LocalEngine(policy, slots=config.slots, linears=config.linears)
-        collect(engine, prompts, asked, make_raters(config), gold, store, config, run)
+        collect(engine, prompts, asked, make_raters(config.raters), gold, store, config, run)
         for name, export in EXPORTS.items():
             run.ledger[f"rows/{name}"] = write_rows(run.folder / f"{name}.jsonl", export(store))
         store.close()
@@ -109,7 +92,7 @@ def collect(
         rng = np.random.default_rng([config.seed, step.number])
         groups = [found[i : i + config.answers] for i in range(0, len(found), config.answers)]
         tasks = [task for group in groups for task in tasks_of(group, config, rng)]
-        answers = [a for task in tasks for a in judged(task, items, scores, raters, config, rng)]
+        answers = [a for task in tasks for a in judged(task, items, scores, raters, config.overlap, rng)]
         store.add_items([items[key] for task in tasks for key in task.items])
         store.add_tasks(tasks)
         store.add_feedback(answers)
@@ -118,22 +101,6 @@ def collect(
         worth = [v for v in scores.values() if v is not None]
         step.track({"labels": len(answers), "answers/mean_gold": float(np.mean(worth)) if worth else 0.0})
         step.samples([sample_of(r) for r in rollouts[:2]])
-
-
-def judged(
-    task: Task,
-    items: Mapping[str, Item],
-    scores: Mapping[str, float | None],
-    raters: Sequence[SimulatedRater],
-    config: Label,
-    rng: np.random.Generator,
-) -> list[Feedback]:
-    """What `overlap` raters, drawn for the task, say of it; nothing where gold abstains on one of its items."""
-    worth = {key: value for key in task.items if (value := scores[key]) is not None}
-    if len(worth) < len(task.items):
-        return []
-    picked = rng.choice(len(raters), size=min(config.overlap, len(raters)), replace=False)
-    return [raters[int(r)].judge(task, [items[key] for key in task.items], worth, rng) for r in picked]
 
 
 def tasks_of(items: Sequence[Item], config: Label, rng: np.random.Generator) -> list[Task]:
@@ -147,21 +114,3 @@ def tasks_of(items: Sequence[Item], config: Label, rng: np.random.Generator) -> 
         pairs = [(order[i], order[i + 1]) for i in range(0, len(order) - 1, 2)]
         return [Task(kind="comparison", prompt=prompt, items=(a.id, b.id)) for a, b in pairs]
     return [Task(kind=config.kind, prompt=prompt, items=(i.id,)) for i in order]
-
-
-def make_raters(config: Label) -> list[SimulatedRater]:
-    return [
-        crowd.rater.bind(RATERS)(f"{crowd.rater.name}-{number}")
-        for crowd in config.raters
-        for number in range(crowd.num)
-    ]
-
-
-def item_of(rollout: Rollout, prompt: Text) -> Item:
-    """The answer with what was asked: text, or a conversation, whose template put a space before the answer."""
-    answer = rollout.text if isinstance(prompt, str) else rollout.text.strip()
-    return Item(prompt=prompt, completion=answer, source=f"version {rollout.version}", cut=rollout.stop != "end")
-
-
-def sample_of(rollout: Rollout) -> dict[str, Any]:
-    return {"prompt": rollout.prompt, "completion": rollout.text, "stop": rollout.stop}
