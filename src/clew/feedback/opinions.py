@@ -4,32 +4,33 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import chi2
+from scipy.stats import chi2, combine_pvalues
 
 from clew.feedback.aggregate import Outcome, bradley_terry
 from clew.feedback.records import ItemId
 from clew.feedback.significance import benjamini_hochberg
-from clew.feedback.tastes import Ballots, Floats, Unseen, consensus, regression, residuals, unseen
+from clew.feedback.tastes import Ballots, Bools, Floats, Ints, Unseen, consensus, regression, residuals, unseen
 
-AGAINST = -0.5
-"""Below this correlation with the consensus, votes are the consensus turned round (more than 120 degrees)."""
+AGAINST = -0.8
+"""Below this correlation with the consensus, votes are the consensus turned round (more than 140 degrees)."""
 
 
 class Kinship(NamedTuple):
-    """Whether what others value, the consensus or a taste beside it, explains a rater's votes."""
+    """Whether a taste beside the consensus, which others share, explains a rater's votes.
+
+    Example: `Kinship("anna", lean=0.1, p_value=1e-4, taste=0.8)` means something, and not what most do.
+    """
 
     rater: str
     lean: float
     """Correlation of what the rater values with the consensus: 1 the same, 0 something else, -1 the opposite."""
     p_value: float
-    """That others' values explain nothing of the votes."""
-    p_beside: float
-    """That the taste beside the consensus adds nothing to it."""
+    """That the taste adds nothing to the consensus."""
     taste: float
-    """How much the rater cares for that taste, and in which direction, in logits of a typical contrast."""
+    """How much the rater cares for it, in logits of a typical contrast, and in which direction."""
 
     def is_shared(self, level: float = 0.1) -> bool:
-        """The rater means something that others mean too, and not the consensus turned round: no spammer, no troll."""
+        """The rater means something that others mean too, and not just the consensus turned round."""
         return self.p_value <= level and self.lean > AGAINST
 
 
@@ -38,23 +39,25 @@ def kinships(ballots: Ballots, seen: Unseen) -> list[Kinship]:
     return [_kinship(name, ballots, seen, ballots.rater == u) for u, name in enumerate(ballots.raters)]
 
 
-def _kinship(name: str, ballots: Ballots, seen: Unseen, mine: np.ndarray) -> Kinship:
-    says, common, tastes = ballots.says[mine], seen.consensus[mine], seen.tastes[mine]
+def _kinship(name: str, ballots: Ballots, seen: Unseen, mine: Bools) -> Kinship:
+    says, consensus_alone = ballots.says[mine], seen.consensus[mine, None]
     if not len(says):
-        return Kinship(name, 0.0, 1.0, 1.0, 0.0)
-    both = regression(tastes, says)
-    nothing, alone = regression(tastes[:, :0], says), regression(common[:, None], says)
-    beside = regression(np.column_stack([common, tastes[:, 1]]), says)
-    values = tastes @ both.slopes
-    spread = values.std() * common.std()
-    lean = float(np.mean((values - values.mean()) * (common - common.mean())) / spread) if spread > 0 else 0.0
+        return Kinship(name, 0.0, 1.0, 0.0)
+    columns = np.column_stack([consensus_alone, seen.taste[mine]])
+    alone, both = regression(consensus_alone, says), regression(columns, says)
+    gain = max(both.log_likelihood - alone.log_likelihood, 0.0)
     return Kinship(
         name,
-        lean,
-        float(chi2.sf(2 * (both.log_likelihood - nothing.log_likelihood), 2)),
-        float(chi2.sf(2 * max(beside.log_likelihood - alone.log_likelihood, 0.0), 1)),
-        float(beside.slopes[1] * tastes[:, 1].std()),
+        _correlation(columns @ both.slopes, columns[:, 0]),
+        float(chi2.sf(2 * gain, 1)),
+        float(both.slopes[1] * columns[:, 1].std()),
     )
+
+
+def _correlation(x: Floats, y: Floats) -> float:
+    """0 where either does not vary."""
+    spread = float(x.std() * y.std())
+    return float((x - x.mean()) @ (y - y.mean())) / len(x) / spread if spread > 1e-12 else 0.0
 
 
 class Difference(NamedTuple):
@@ -72,8 +75,9 @@ class Difference(NamedTuple):
 
     def contested(self, num: int = 10) -> list[tuple[ItemId, float]]:
         """Items on which two groups are furthest apart, and by how many logits."""
-        shared = set.intersection(*(set(s) for s in self.strengths.values())) if len(self.strengths) > 1 else set()
-        spread = {i: np.ptp([s[i] for s in self.strengths.values()]).item() for i in shared}
+        by_group = list(self.strengths.values())
+        shared = [i for i in by_group[0] if all(i in s for s in by_group)]
+        spread = {i: max(s[i] for s in by_group) - min(s[i] for s in by_group) for i in shared}
         return sorted(spread.items(), key=lambda pair: (-pair[1], pair[0]))[:num]
 
 
@@ -111,17 +115,17 @@ def found_difference(judged: Sequence[Outcome], *, q: float = 0.1, seen: Unseen 
     """
     ballots = Ballots.of(judged)
     kin = kinships(ballots, seen if seen is not None else unseen(ballots))
-    beside = np.array([k.p_beside for k in kin])
+    beside = np.array([k.p_value for k in kin])
     apart = benjamini_hochberg(beside, q=q)
     groups = {
         k.rater: ("taste +" if k.taste > 0 else "taste -") if differs and k.is_shared() else "consensus"
         for k, differs in zip(kin, apart.tolist(), strict=True)
     }
-    p_value = float(chi2.sf(-2 * np.log(np.maximum(beside, 1e-300)).sum(), 2 * len(beside)))
+    p_value = float(combine_pvalues(beside.clip(1e-300), method="fisher").pvalue)
     return _difference(judged, groups, p_value)
 
 
-def _in_common(on_items: Floats, group: np.ndarray, num: int) -> float:
+def _in_common(on_items: Floats, group: Ints, num: int) -> float:
     """Squared residuals of groups on items, without what each rater contributes alone."""
     sums = np.stack([on_items[group == g].sum(0) for g in range(num)])
     return float((sums**2).sum() - (on_items**2).sum())

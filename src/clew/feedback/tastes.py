@@ -138,7 +138,7 @@ class Unseen(NamedTuple):
     """How every judgement looks to models that never saw any judgement of its rater."""
 
     consensus: Floats  # [V], how much more the first is worth to everybody else
-    tastes: Floats  # [V, 2], the same on the consensus and the taste of a model with both
+    taste: Floats  # [V], how much more it is to the taste of some
 
 
 def unseen(ballots: Ballots, *, folds: int = 10, together: Sequence[tuple[str, str]] = (), seed: int = 0) -> Unseen:
@@ -146,17 +146,17 @@ def unseen(ballots: Ballots, *, folds: int = 10, together: Sequence[tuple[str, s
     the other. The sign of the taste is the same in all folds: that of the model of all judgements.
     """
     fold = _folds(ballots.raters, folds, together, seed)
-    all_of_it = with_taste(ballots, consensus(ballots)).worth[:, 1]
-    common, tastes = np.zeros(len(ballots.says)), np.zeros((len(ballots.says), 2))
+    direction = with_taste(ballots, consensus(ballots)).worth[:, 1]
+    common, taste = np.zeros(len(ballots.says)), np.zeros(len(ballots.says))
     for number in np.unique(fold):
         mine = fold[ballots.rater] == number
         others, own = ballots.only(~mine), ballots.only(mine)
         model = consensus(others)
         common[mine] = model.contrast(own)[:, 0]
         both = with_taste(others, model)
-        sign = 1.0 if both.worth[:, 1] @ all_of_it >= 0 else -1.0
-        tastes[mine] = both.contrast(own) * [1.0, sign]
-    return Unseen(common, tastes)
+        sign = 1.0 if both.worth[:, 1] @ direction >= 0 else -1.0
+        taste[mine] = sign * both.contrast(own)[:, 1]
+    return Unseen(common, taste)
 
 
 def _folds(raters: Sequence[str], folds: int, together: Sequence[tuple[str, str]], seed: int) -> Ints:
@@ -204,6 +204,7 @@ def calibrated(logits: Floats, ballots: Ballots) -> Floats:
     top = bottom = 0.0
     for u in range(len(ballots.raters)):
         mine = np.flatnonzero(ballots.rater == u)
+        mine = mine[np.lexsort((ballots.says[mine], ballots.second[mine], ballots.first[mine]))]  # in whatever order
         one, other = (float(regression(logits[h, None], ballots.says[h]).slopes[0]) for h in (mine[::2], mine[1::2]))
         top += max(one, 0) * other + max(other, 0) * one
         bottom += max(one, 0) + max(other, 0)

@@ -13,14 +13,15 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.optimize import brentq
-from scipy.special import logit
-from scipy.stats import binom, norm
+from scipy.special import logit, ndtr
+from scipy.stats import binom
 
 from clew.feedback.aggregate import Outcome
 from clew.feedback.opinions import Kinship, kinships
 from clew.feedback.significance import adjusted
-from clew.feedback.tastes import Ballots, Floats, Unseen, calibrated, regression, sigma, unseen
+from clew.feedback.tastes import Ballots, Bools, Floats, Unseen, calibrated, regression, sigma, unseen
 
 Reason = Literal["consensus", "constant", "topic"]
 SHARES: dict[Reason, float] = {"consensus": 0.7, "constant": 0.1, "topic": 0.2}
@@ -79,11 +80,12 @@ def suspicions(
     seen = unseen(ballots, together=together, seed=seed)
     if chances is not None:
         known: Floats = logit(np.clip(np.asarray(chances, dtype=np.float64)[ballots.row], 1e-6, 1 - 1e-6))
-        seen = Unseen(known, np.column_stack([known, seen.tastes[:, 1]]))
+        seen = Unseen(known, seen.taste)
     expected = calibrated(seen.consensus, ballots)
+    values = np.column_stack([expected, seen.taste])
     topic = np.array([topics[row] if topics else "" for row in ballots.row.tolist()])
     tested = [
-        _tested(kin, ballots.rater == u, ballots.says, expected, seen.tastes, topic, floor)
+        _tested(kin, ballots.rater == u, ballots.says, values, topic, floor)
         for u, kin in enumerate(kinships(ballots, seen))
     ]
     return _flagged(tested, q, fewest)
@@ -124,36 +126,35 @@ def _lean(expected: Floats, total: float) -> float:
 
 def _tested(
     kin: Kinship,
-    mine: np.ndarray,
+    mine: Bools,
     says: Floats,
-    logits: Floats,
-    tastes: Floats,
-    topic: np.ndarray,
+    values: Floats,
+    topic: NDArray[np.str_],
     floor: float,
 ) -> Suspicion:
     votes, num = says[mine], int(mine.sum())
-    z = disbelief(votes, logits[mine], floor=floor) if num else 0.0
+    z = disbelief(votes, values[mine, 0], floor=floor) if num else 0.0
     most = max(float(votes.sum()), num - float(votes.sum()))
-    by_topic = _topic_disbelief(votes, tastes[mine], topic[mine], floor)
+    by_topic = _topic_disbelief(votes, values[mine], topic[mine], floor)
     worst = max(by_topic, key=lambda name: by_topic[name], default="")
     p_values: dict[Reason, float] = {
-        "consensus": 1.0 if kin.is_shared() else float(norm.sf(z)),
-        "constant": min(1.0, 2 * float(binom.sf(np.ceil(most) - 1, num, LEFT))),
-        "topic": min(1.0, len(by_topic) * float(norm.sf(by_topic[worst]))) if by_topic else 1.0,
+        "consensus": 1.0 if kin.is_shared() else float(ndtr(-z)),
+        "constant": min(1.0, 2 * float(binom.sf(int(np.ceil(most)) - 1, num, LEFT))),
+        "topic": min(1.0, len(by_topic) * float(ndtr(-by_topic[worst]))) if by_topic else 1.0,
     }
     reason = min(SHARES, key=lambda name: p_values[name] / SHARES[name])
     p_value = min(1.0, p_values[reason] / SHARES[reason])
     return Suspicion(kin.rater, num, z, p_values, worst, kin, p_value, False, reason)
 
 
-def _topic_disbelief(says: Floats, tastes: Floats, topic: np.ndarray, floor: float) -> dict[str, float]:
+def _topic_disbelief(says: Floats, values: Floats, topic: NDArray[np.str_], floor: float) -> dict[str, float]:
     """Disbelief in the votes on each topic of somebody who values what this rater's votes on other topics show."""
     found: dict[str, float] = {}
     for name in sorted(set(topic.tolist()) - {""}):
         on = topic == name
         if min(on.sum(), (~on).sum()) >= FEWEST_ON_TOPIC:
-            elsewhere = regression(tastes[~on], says[~on])
-            found[name] = disbelief(says[on], tastes[on] @ elsewhere.slopes, floor=floor)
+            elsewhere = regression(values[~on], says[~on])
+            found[name] = disbelief(says[on], values[on] @ elsewhere.slopes, floor=floor)
     return found
 
 
