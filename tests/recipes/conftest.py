@@ -41,6 +41,13 @@ def world(tmp_path_factory) -> dict[str, str]:
             )
         ),
     )
+    right = [json.loads(line) for line in Path(paths["pairs"]).read_text().splitlines()]
+    turned = [{**r, "chosen": r["rejected"], "rejected": r["chosen"]} for r in right]
+    raters = [("anna", right), ("troll", turned), ("ben", right)]
+    paths["votes"] = write(
+        folder / "votes.jsonl",
+        ({**raters[i % 3][1][i], "rater": raters[i % 3][0]} for i in range(len(right))),
+    )
     paths["ratings"] = write(folder / "ratings.jsonl", ({**r, "rating": w} for r, w in zip(rows, worth, strict=True)))
     paths["thumbs"] = write(folder / "thumbs.jsonl", ({**r, "label": w > 0} for r, w in zip(rows, worth, strict=True)))
     paths["levels"] = write(

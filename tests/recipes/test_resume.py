@@ -1,5 +1,6 @@
 """Killed at any moment, a run goes on and ends bit-identical to one that nobody disturbed."""
 
+import json
 import multiprocessing
 import re
 import signal
@@ -48,6 +49,20 @@ def test_killed_at_random_moments_it_ends_bit_identical(name, adapted, world, tm
         assert in_child(name, tmp_path / "killed", values, float(rng.uniform(0.1, 0.33)) * lasted) == -signal.SIGKILL
     assert in_child(name, tmp_path / "killed", values) == 0
     assert_same(tmp_path / "whole", tmp_path / "killed")
+
+
+def test_what_is_learnt_of_raters_survives_kills(world, tmp_path, monkeypatch):
+    monkeypatch.setattr("clew.recipes.reward.check_reload", lambda *a, **k: None)
+    values = configured("reward", world) | {"data": {"path": world["votes"]}, "loss": "crowd_bt", "save_every": 2}
+    assert in_child("reward", tmp_path / "whole", values) == 0
+    for after in (0.5, 0.8):
+        in_child("reward", tmp_path / "killed", values, kill_after_s=after)
+    assert in_child("reward", tmp_path / "killed", values) == 0
+    assert_same(tmp_path / "whole", tmp_path / "killed")
+    known = [
+        json.loads((tmp_path / name / "model" / "clew.json").read_text())["raters"] for name in ("whole", "killed")
+    ]
+    assert known[0] == known[1]
 
 
 def test_labels_survive_kills(world, tmp_path):

@@ -48,6 +48,7 @@ def test_pretraining_learns_the_language(world):
     [
         ("bradley_terry", "pairs"),
         ("mixed_uniform", "pairs"),
+        ("crowd_bt", "votes"),
         ("all_pairs", "rankings"),
         ("plackett_luce", "rankings"),
         ("regression", "ratings"),
@@ -74,6 +75,30 @@ def test_reward_models_learn_from_every_kind_of_label(world, tmp_path, loss, dat
     saved = json.loads((out / "model" / "clew.json").read_text())
     assert saved["scale"] > 0
     assert (saved["cuts"] is not None) == (loss == "ordinal")
+    assert list(saved["raters"]) == (["anna", "ben", "troll"] if loss == "crowd_bt" else [])
+
+
+def test_a_reward_model_learns_whom_to_believe(world, tmp_path, monkeypatch):
+    monkeypatch.setattr("clew.recipes.reward.check_reload", lambda *a, **k: None)
+    row = json.loads(Path(world["pairs"]).read_text().splitlines()[0])
+    turned = {"chosen": row["rejected"], "rejected": row["chosen"]}
+    raters = {"anna": row, "ben": row, "troll": {**row, **turned}}
+    rows = [{**said, "rater": rater} for rater, said in raters.items() for _ in range(100)]
+    values = configured("reward", world) | {
+        "data": {"path": write(tmp_path / "votes.jsonl", rows)}, "loss": "crowd_bt", "epochs": 1, "raters": {"lr": 0.3},
+    }  # fmt: skip
+    found = json.loads((run_recipe("reward", tmp_path / "crowd", values) / "result.json").read_text())["raters"]
+    assert found["troll"] < 0.3 < 0.7 < min(found["anna"], found["ben"])
+    judge = json.loads(
+        (
+            run_recipe("reward", tmp_path / "judge", values | {"raters": {"judges": ["troll"], "lr": 0.3}})
+            / "result.json"
+        ).read_text()
+    )
+    assert judge["raters"]["troll"] < found["troll"]
+    # gone on with from comparisons of nobody, nothing is learnt of raters
+    again = {"model": str(tmp_path / "crowd" / "model"), "loss": "bradley_terry"}
+    assert not (run_recipe("reward", tmp_path / "on", values | again) / "result.json").exists()
 
 
 def test_a_saved_reward_model_is_checked_in_a_fresh_process(world):
@@ -215,6 +240,13 @@ def test_labels_agree_with_gold_more_often_than_not(world, tmp_path):
         ("preference", {"loss": "kto", "batch": 1}, ConfigError, "a batch over 1"),
         ("reward", {"data": {"path": "demonstrations"}}, ConfigError, "prompts with only one"),
         ("reward", {"loss": "regression"}, ConfigError, "single answers with a label"),
+        ("reward", {"loss": "crowd_bt"}, ConfigError, "have no column 'rater'"),
+        (
+            "reward",
+            {"loss": "crowd_bt", "data": {"path": "votes"}, "raters": {"judges": ["anna", "ben", "troll"]}},
+            ConfigError,
+            "equally likely",
+        ),
         ("rl", {"advantages": "group_mean"}, ConfigError, "do not go together"),
         ("rl", {"critic": None}, ConfigError, "do not go together"),
         ("rl", {"reward": [{"function": "no_such_module:f"}]}, ConfigError, "cannot import"),

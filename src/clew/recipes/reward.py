@@ -47,7 +47,7 @@ class RaterConfig(Config):
     """and wrong so many times: a Beta prior. Less than `right`: it says which order is meant."""
     judges: tuple[str, ...] = ()
     """Raters of whom nothing is expected, AI judges say: what they are worth is learnt from all others."""
-    lr: float = Field(default=0.05, gt=0)
+    lr: float = Field(default=0.1, gt=0)
     """Peak learning rate of their log-odds."""
 
 
