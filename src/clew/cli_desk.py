@@ -1,11 +1,13 @@
 """`clew desk`: people judge in the browser, and what they say is on disk when the page says so."""
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from clew.cli_options import Columns, named
+from clew.types import Message, Sampling
 
 if TYPE_CHECKING:
     from clew.feedback.desk import Desk
@@ -106,11 +108,30 @@ def _link(the_desk: "Desk", url: str) -> str:
 
 
 def _model(name: str | None) -> "Reply | None":
+    """Two replies a turn of a model in this process, one conversation after another."""
     if name is None:
         return None
-    from clew.web.live import Reply, speaker
+    from itertools import count
+    from threading import Lock
 
-    return Reply(speaker(name))
+    from clew.speaker import speaker
+    from clew.web.live import Reply
+
+    one, turn, lock = speaker(name), count(), Lock()
+
+    def speak(conversation: tuple[Message, ...]) -> tuple[str, str]:
+        *past, last = conversation
+        with lock:
+            text = one.asked(tuple(past), last.content)
+            sampling = Sampling(min(MOST_TOKENS, one.codec.encoding.max_length // 2), temperature=1.0)
+            first, second = one.answers(text, sampling, (time.time_ns() % (1 << 31), next(turn)), n=2)
+        return first.text.strip(), second.text.strip()
+
+    return Reply(speak)
+
+
+MOST_TOKENS = 256
+"""Of a reply."""
 
 
 def _check_installed() -> None:

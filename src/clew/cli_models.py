@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -13,10 +13,6 @@ from rich.prompt import Prompt as Ask
 from rich.table import Table
 
 from clew.types import Message, Rollout, Sampling, Text, as_column
-
-if TYPE_CHECKING:
-    from clew.data.chat import Codec
-    from clew.engines.local import LocalEngine
 
 Checkpoint = Annotated[str, typer.Option(help="result, best on held-out rows or by `evaluate`, or a number of steps.")]
 
@@ -35,14 +31,6 @@ def export_run(
     typer.echo(f"{folder}: {size / 1e6:.1f} MB; a fresh process loads it and it says the same")
 
 
-class Speaker(NamedTuple):
-    """A model to talk to."""
-
-    name: str
-    engine: "LocalEngine"
-    codec: "Codec"
-
-
 def chat(
     models: Annotated[list[str], typer.Argument(help="One or two: run directories, model folders or hub names.")],
     checkpoint: Checkpoint = "result",
@@ -57,13 +45,14 @@ def chat(
     Models without a chat template continue each line as it stands.
     """
     from clew.config import ConfigError
+    from clew.speaker import speaker
 
     if len(models) > 2:
         raise ConfigError(f"one model to talk to, or two side by side; got {len(models)}")
     if save is not None and len(models) < 2:
         raise ConfigError("--save keeps which of two answers is better; name two models")
     screen = Console(highlight=False)
-    speakers = [_speaker(name, checkpoint, template) for name in models]
+    speakers = [speaker(name, checkpoint=checkpoint, template=template) for name in models]
     histories: list[tuple[Message, ...]] = [() for _ in speakers]
     room = min(s.codec.encoding.max_length for s in speakers)
     sampling = Sampling(min(max_tokens, room // 2), temperature)
@@ -72,8 +61,8 @@ def chat(
             histories = [() for _ in speakers]
             screen.print("[dim]a new conversation[/dim]")
             continue
-        asked = [_asked(speaker, past, line) for speaker, past in zip(speakers, histories, strict=True)]
-        said = [_answer(s, text, sampling, (seed, turn)) for s, text in zip(speakers, asked, strict=True)]
+        asked = [s.asked(past, line) for s, past in zip(speakers, histories, strict=True)]
+        said = [s.answer(text, sampling, (seed, turn)) for s, text in zip(speakers, asked, strict=True)]
         panels = [Panel(escape(r.text), title=escape(s.name)) for s, r in zip(speakers, said, strict=True)]
         screen.print(_side_by_side(panels))
         if save is not None:  # the conversation goes on with the better answer
@@ -87,41 +76,12 @@ def chat(
         ]
 
 
-def _speaker(name: str, checkpoint: str, template: str | None) -> Speaker:
-    from clew.config import ConfigError
-    from clew.data.chat import Codec, Encoding
-    from clew.engines.local import LocalEngine
-    from clew.export import weights_of
-    from clew.models.load import is_scalar, load_policy
-
-    is_run = Path(name).is_dir() and not any((Path(name) / f).exists() for f in ("config.json", "adapter_config.json"))
-    folder = str(weights_of(Path(name), checkpoint)) if is_run else name
-    if is_scalar(folder):
-        raise ConfigError(f"{name} is a reward model: it scores and does not speak; name a policy")
-    policy = load_policy(folder)
-    room = Encoding(template=template, max_length=policy.trunk.context or 1 << 15, truncation="truncate_prompt_left")
-    return Speaker(name, LocalEngine(policy, slots=1), Codec(policy.tokenizer, room))
-
-
 def _lines(screen: Console) -> Iterator[str]:
     while True:
         try:
             yield screen.input("[bold]> [/bold]")
         except EOFError:
             return
-
-
-def _asked(speaker: Speaker, past: tuple[Message, ...], line: str) -> Text:
-    """The conversation so far with the line as its last turn; the line itself where there is no chat template."""
-    return (*past, Message("user", line)) if speaker.codec.tokenizer.chat_template else line
-
-
-def _answer(speaker: Speaker, text: Text, sampling: Sampling, key: tuple[int, int]) -> Rollout:
-    from clew.data.example import Example, prompt_id
-
-    prompt = speaker.codec.prompt(Example(prompt_id(text), text), sampling.max_tokens)
-    assert prompt is not None, "prompts are cut, never dropped"
-    return speaker.engine.generate([prompt], n=1, sampling=sampling, key=key)[0]
 
 
 def _side_by_side(panels: Sequence[Panel]) -> Table:

@@ -54,6 +54,11 @@ class ProjectConfig(Record):
     """Which task comes next: by the priority that is set (active selection), or at random, the baseline."""
     diverse: bool = True
     """Give a task to different declared groups of raters where there are any."""
+    population: dict[str, Annotated[float, Field(gt=0, le=1)]] = Field(default_factory=dict[str, float])
+    """Share of each group among those for whom the raters should speak; empty when nobody declared it."""
+    hourly_cost: Annotated[float, Field(ge=0, le=1e6)] = 0.0
+    """Of a person's time; 0 when nobody counts it."""
+    currency: Annotated[str, Field(max_length=10)] = "EUR"
     lease_ms: Annotated[int, Field(ge=1000)] = 15 * 60 * 1000
     undo_ms: Count = 10 * 60 * 1000
 

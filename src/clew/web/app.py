@@ -11,9 +11,12 @@ from clew.feedback.desk import Desk
 from clew.web.door import anybody, door
 from clew.web.errors import add_handlers
 from clew.web.gate import API, Gate, Place
+from clew.web.gathered import Gatherer
 from clew.web.limits import Buckets, Limits
 from clew.web.live import Reply
+from clew.web.manage import manage
 from clew.web.media import media
+from clew.web.watch import watch
 from clew.web.work import work
 
 STATIC = Path(__file__).parent / "static"
@@ -40,6 +43,7 @@ def api(desk: Desk, place: Place, limits: Limits, reply: Reply | None, media_fol
     app.state.desk, app.state.place, app.state.reply, app.state.media = desk, place, reply, media_folder
     app.state.buckets = Buckets(limits.person_rate, limits.person_burst, time.monotonic)
     add_handlers(app)
-    for router in (anybody, door, work, media):
+    app.state.exports, app.state.gatherer = media_folder.with_suffix(".exports"), Gatherer(desk)
+    for router in (anybody, door, work, media, manage, watch):
         app.include_router(router)
     return app

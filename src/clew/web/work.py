@@ -157,7 +157,9 @@ def _schema(desk: Desk, project: str) -> Json:
 
 def _project_json(desk: Desk, caller: Person, project: Project) -> Json:
     config = project.config
+    told = {"guidelines": config.guidelines, "need": config.need, "gold_rate": config.gold_rate}
     return {
+        **(told if caller.role in ("operator", "owner") else {}),
         "id": project.id,
         "name": project.name,
         "kind": config.kind,
