@@ -227,14 +227,13 @@ def comparison_votes(
     """
     votes: dict[tuple[str, str], Vote] = {}
     for record in records:
-        if not isinstance(record.answer, Comparison) or record.answer.verdict not in kept:
+        if not isinstance(record.answer, Comparison):
             continue
-        pair = "|".join(sorted(record.items))
-        verdict = record.answer.verdict
+        pair, verdict = "|".join(sorted(record.items)), record.answer.verdict
         if record.items[0] > record.items[1]:
             verdict = {"first": "second", "second": "first"}.get(verdict, verdict)
         votes[pair, record.rater.id] = Vote(pair, record.rater.id, verdict)
-    return list(votes.values())
+    return [vote for vote in votes.values() if vote.label in kept]
 
 
 def rating_votes(records: Iterable[Feedback], *, scale: str) -> list[Vote]:
