@@ -52,7 +52,7 @@ def desk(
     folder = media or Path("clew-media" if "://" in where else f"{where}.media")
     _fill(the_desk, tasks, kind, project, columns, folder, demo=demo)
     app = create_app(the_desk, place, reply=_model(model), media_folder=folder)
-    typer.echo(f"The operator's link, good for one login:\n\n  {_link(the_desk, place.url)}\n\nCtrl-C closes the desk.")
+    typer.echo(f"The operator's link, good for one login:\n\n  {link(the_desk, place.url)}\n\nCtrl-C closes the desk.")
     try:
         serve.serve(app, opened, Limits(), is_behind_proxy=behind_proxy is not None)
     except KeyboardInterrupt:
@@ -95,7 +95,7 @@ def _fill(
 SHOWN = 5
 
 
-def _link(the_desk: "Desk", url: str) -> str:
+def link(the_desk: "Desk", url: str) -> str:
     """The owner's, whom the first start makes; the token stands in the fragment, which no server and no log sees."""
     from clew.web.access import now_ms
 

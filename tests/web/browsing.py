@@ -15,6 +15,7 @@ sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not 
 CHROMIUM = shutil.which("chromium")
 if CHROMIUM is None:
     pytest.skip("there is no chromium", allow_module_level=True)
+expect = sync_api.expect
 OPTIONS = """--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking
 --disable-component-update --disable-sync --autoplay-policy=no-user-gesture-required""".split()
 WIDE = {"width": 1280, "height": 720}
@@ -86,4 +87,19 @@ def press(page, *keys: str) -> None:
 
 def saved(page) -> None:
     """Waits until the server has everything."""
-    page.wait_for_function("document.getElementById('saved').textContent === '✓ Saved'")
+    expect(page.locator("#saved")).to_have_text("✓ Saved", timeout=15000)
+
+
+def lease(page) -> str:
+    """Which task is on screen."""
+    return page.get_attribute("#task", "data-lease")
+
+
+def on_screen(page, expected) -> None:
+    """Waits until this task, or one whose lease fits the pattern, is on screen."""
+    expect(page.locator("#task")).to_have_attribute("data-lease", expected)
+
+
+def replaced(page, before: str) -> None:
+    """Waits until another task is on screen."""
+    expect(page.locator("#task")).not_to_have_attribute("data-lease", before)

@@ -62,12 +62,11 @@ class Office:
         self.app = create_app(self.desk, place, limits=limits, reply=reply, media_folder=self.media)
         self.place = place
 
-    def project(
-        self, kind="comparison", num=5, *, name=None, texts=("left {}", "right {}"), gold=None, training=False, **config
-    ):
-        config = {"gold_rate": 0.0, "repeat_rate": 0.0, "audit_share": 0.0, **config}
-        project = self.desk.projects.add(name or kind, ProjectConfig(kind=kind, **config), actor="test", now=now_ms())
-        self.fill(project, num, texts=texts, gold=gold, training=training)
+    def project(self, kind="comparison", num=5, *, texts=("left {}", "right {}"), **config):
+        """Of its kind, with so many tasks; nothing is drawn but the order of items."""
+        config = ProjectConfig(kind=kind, **{"gold_rate": 0.0, "repeat_rate": 0.0, "audit_share": 0.0, **config})
+        project = self.desk.projects.add(kind, config, actor="test", now=now_ms())
+        self.fill(project, num, texts=texts)
         return project
 
     def fill(

@@ -53,7 +53,7 @@ def test_nothing_to_do_is_204_with_a_time_to_ask_again(office):
 def test_a_late_answer_is_told_and_kept_where_it_is_still_wanted(office):
     project, anna = office.project(num=1, lease_ms=1000), office.browser()
     (task,) = anna.lease(project.id)
-    time.sleep(1.1)
+    time.sleep(1.02)
     reply = anna.post(f"/leases/{task['lease']}/answer", {"answer": FIRST})
     assert (reply.status_code, reply.json()["error"]["code"]) == (410, "late")
     assert len(office.desk.store.feedback()) == 1
@@ -112,16 +112,7 @@ def test_own_work_is_counted_and_listed(office):
 
 def test_training_explains_after_the_answer_and_only_there(office):
     gold = Gold(Thumb(up=True), "It **does** what was asked.")
-    project = (
-        office.project("thumb", 1, texts=("text {}",), gold=gold, training=True, training_count=0)
-        if False
-        else office.desk.projects.add(
-            "t",
-            __import__("clew.feedback.projects", fromlist=["ProjectConfig"]).ProjectConfig(kind="thumb", training=1),
-            actor="test",
-            now=1,
-        )
-    )
+    project = office.project("thumb", 0, training=1)
     office.fill(project, 1, texts=("text {}",), gold=gold, training=True)
     anna = office.browser()
     (task,) = anna.lease(project.id)
@@ -182,18 +173,9 @@ ANSWERS = {
 @pytest.mark.parametrize("kind", ANSWERS)
 def test_every_kind_is_asked_and_answered(office, kind):
     num_texts = {"comparison": 2, "clips": 2, "ranking": 2, "demonstration": 0, "prompt": 0}.get(kind, 1)
-    project = office.desk.projects.add(
-        kind,
-        __import__("clew.feedback.projects", fromlist=["ProjectConfig"]).ProjectConfig(kind=kind),
-        actor="t",
-        now=1,
-    )
-    office.fill(
-        project,
-        1,
-        texts=("left {}", "right {}")[:num_texts],
-        **({"steps": ("one", "two", "three")} if kind == "steps" else {}),
-    )
+    project = office.project(kind, 0)
+    steps = {"steps": ("one", "two", "three")} if kind == "steps" else {}
+    office.fill(project, 1, texts=("left {}", "right {}")[:num_texts], **steps)
     anna = office.browser()
     (task,) = anna.lease(project.id)
     assert len(task["slots"]) == num_texts

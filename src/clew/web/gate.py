@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from clew.web.limits import Buckets, Limits, depth
+from clew.web.limits import Buckets, Limits, depth, is_strict
 
 log = logging.getLogger("clew.desk")
 
@@ -135,6 +135,8 @@ class Gate:
             raise Refused(408, "too_slow", f"the body took more than {self._limits.body_timeout_s} s") from None
         if not is_bulk and depth(body) > self._limits.depth:
             raise Refused(400, "too_deep", f"JSON nests at most {self._limits.depth} levels")
+        if not is_strict(body):
+            raise Refused(400, "not_json", "JSON has neither NaN nor Infinity")
         return _replay(body, receive)
 
     def _headers(self, path: str) -> list[tuple[bytes, bytes]]:

@@ -73,5 +73,13 @@ def depth(body: bytes) -> int:
     return max(accumulate((1 if b in b"[{" else -1 for b in brackets), initial=0))
 
 
+def is_strict(body: bytes) -> bool:
+    """Whether it has no NaN and no Infinity, which Python reads and JSON does not know."""
+    if b"NaN" not in body and b"Infinity" not in body:
+        return True
+    return not NOT_JSON.search(STRING.sub(b"", body))
+
+
 STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
 BRACKET = re.compile(rb"[\[\]{}]")
+NOT_JSON = re.compile(rb"NaN|Infinity")
