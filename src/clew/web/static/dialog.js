@@ -35,12 +35,12 @@ export function ask(title, content, choices = [{ label: "Close", key: "Enter", v
   });
 }
 
-/** A question with a few answers, each on a digit. */
+/** A question with a few answers, the first nine each on a digit. */
 export function askOne(title, content, options) {
-  return ask(title, content, options.map(([value, label], place) => ({ label, key: String(place + 1), value })));
+  return ask(title, content, options.map(([value, label], place) => ({ label, key: place < 9 ? String(place + 1) : "", value })));
 }
 
 function choiceButton({ label, key, value }, isFirst, choose) {
   const kind = key === "Enter" || (isFirst && !/^\d$/.test(key)) ? "primary" : "";
-  return el("button", { type: "button", class: `button ${kind}`, onclick: () => choose(value) }, caps(key), " ", label);
+  return el("button", { type: "button", class: `button ${kind}`, onclick: () => choose(value) }, key && caps(key), " ", label);
 }

@@ -1,36 +1,34 @@
 /** The overlay of `?`: the table of keys for this kind of task, in which the user may choose others. */
 
-import { patch } from "./api.js";
 import { ask } from "./dialog.js";
 import { caps, el } from "./element.js";
 import { chords } from "./keyboard.js";
-import { keysOf } from "./keymap.js";
+import { keepKeys, keysOf, ownKeys } from "./keymap.js";
 
-/** Shows the keys of a kind; `me.keymap` becomes what the user chose. */
-export async function showKeys(kind, me) {
+/** Shows the keys of a kind and keeps what their owner changes. */
+export async function showKeys(kind, owner) {
   const table = el("table", { class: "keys" });
   const told = el("p", { class: "help", role: "status" }, "Choose a key to change it.");
-  const draw = () => table.replaceChildren(...keysOf(kind, me.keymap).map((row) => keyRow(row, (button) => change(row, button))));
+  const draw = () => table.replaceChildren(...keysOf(kind, ownKeys(owner)).map((row) => keyRow(row, (button) => change(row, button))));
 
   async function change(row, button) {
     button.replaceChildren("Press a key …");
     button.dataset.busy = "yes";
     const chord = await nextChord(button);
-    const other = chord && keysOf(kind, me.keymap).find((one) => one.keys.includes(chord) && one.id !== row.id);
+    const other = chord && keysOf(kind, ownKeys(owner)).find((one) => one.keys.includes(chord) && one.id !== row.id);
     if (other) told.textContent = `That key already means: ${other.says}`;
-    else if (chord) await keep({ ...me.keymap, [row.id]: [chord] });
+    else if (chord) keepKeys(owner, { ...ownKeys(owner), [row.id]: [chord] });
     draw();
   }
 
-  async function keep(keymap) {
-    me.keymap = keymap;
+  function reset() {
+    keepKeys(owner, {});
     draw();
-    await patch("/me", { keymap }).catch((error) => (told.textContent = `Not saved: ${error.message}`));
   }
 
   draw();
-  const reset = el("button", { type: "button", class: "link", onclick: () => keep({}) }, "Back to the usual keys");
-  await ask("Keys", el("div", {}, table, told, reset), [{ label: "Close", key: "Enter", value: null }]);
+  const usual = el("button", { type: "button", class: "link", onclick: reset }, "Back to the usual keys");
+  await ask("Keys", el("div", {}, table, told, usual), [{ label: "Close", key: "Enter", value: null }]);
 }
 
 function keyRow({ keys, says, isFamily }, change) {

@@ -9,7 +9,7 @@ const row = (kinds, action, keys, says, more = {}) => ({ kinds, action, keys, sa
 const family = { isFamily: true };
 const held = { mayRepeat: true };
 
-const WRITING = ["demonstration", "prompt", "revision", "critique"];
+const WRITING = ["demonstration", "prompt", "revision"];
 const PAIRS = ["comparison", "clips"];
 
 export const KEYS = [
@@ -93,6 +93,11 @@ export function keysOf(kind, remapped = {}) {
   const all = KEYS.filter((entry) => entry.kinds === "all");
   return [...own, ...all].map((entry) => ({ ...entry, id: keyId(entry), keys: remapped[keyId(entry)] ?? entry.keys }));
 }
+
+/** A person's own keys in this browser: {id of a row: [chord]}. */
+export const ownKeys = (owner) => JSON.parse(localStorage.getItem(`clew.keys.${owner}`) ?? "{}");
+
+export const keepKeys = (owner, keymap) => localStorage.setItem(`clew.keys.${owner}`, JSON.stringify(keymap));
 
 /** The name under which a user's own keys for a row are kept: "undo", "comparison.tie". */
 const keyId = (entry) => (entry.kinds === "all" ? entry.action : `${entry.kinds[0]}.${entry.action}`);

@@ -21,7 +21,7 @@ let shown = 0;
 
 async function start() {
   const me = await signIn();
-  if (me.role !== "operator" && me.role !== "owner") return location.replace("/");
+  if (me.role !== "operator" && me.role !== "owner") return location.replace("./");
   byId("me").replaceChildren(name(me.pseudonym));
   byId("projects").addEventListener("change", () => choose(byId("projects").value));
   addEventListener("hashchange", show);

@@ -6,7 +6,7 @@ import { get, post, remove } from "./api.js";
 export async function signIn() {
   const token = new URLSearchParams(location.hash.slice(1)).get("token");
   if (token) {
-    history.replaceState(null, "", location.pathname);
+    history.replaceState(null, "", location.pathname); // before anything else can fail or look
     await post("/session", { token });
   }
   return await get("/me");

@@ -6,7 +6,7 @@ import { ask, askOne } from "./dialog.js";
 import { el } from "./element.js";
 import { showKeys } from "./help.js";
 import { listen } from "./keyboard.js";
-import { keysOf } from "./keymap.js";
+import { keysOf, ownKeys } from "./keymap.js";
 import { KINDS, TITLES } from "./kinds/kinds.js";
 import { passage, toggleView } from "./passage.js";
 import { promptCard } from "./prompt.js";
@@ -61,7 +61,7 @@ export class Work {
   }
 
   #keys() {
-    return keysOf(this.#task?.kind ?? "all", this.#me.keymap);
+    return keysOf(this.#task?.kind ?? "all", ownKeys(this.#me.pseudonym));
   }
 
   #act(action, place) {
@@ -70,7 +70,7 @@ export class Work {
       skip: () => this.#skip(),
       undo: () => this.#undo(),
       flag: () => this.#flag(),
-      note: () => byId("note-line").hidden || byId("note").focus(),
+      note: () => byId("note").focus(),
       leave: () => document.activeElement.closest("input, textarea") && byId("task").focus(),
       prompt: () => this.#foldPrompt(),
       raw: () => say(`Text is shown ${toggleView("raw")}`),
@@ -78,7 +78,7 @@ export class Work {
       words: () => say(document.body.classList.toggle("show-words") ? "Lengths shown" : "Lengths hidden"),
       guidelines: () => this.#guidelines(),
       mine: () => showMine(this.#me),
-      keys: () => showKeys(this.#task?.kind ?? "all", this.#me),
+      keys: () => showKeys(this.#task?.kind ?? "all", this.#me.pseudonym),
     };
     const own = this.#view?.actions[action];
     return own ? own(place) : common[action]?.();
@@ -110,9 +110,9 @@ export class Work {
   #showFoot(task) {
     const { rationale } = task.schema;
     byId("foot").hidden = false;
-    byId("note-line").hidden = rationale !== "optional" && rationale !== "required";
+    byId("note-label").textContent = rationale ? "Why?" : "Note";
     byId("note").placeholder = rationale === "required" ? "Required" : "Optional";
-    byId("note").value = task.note ?? "";
+    byId("note").value = "";
     this.#showReady();
   }
 
@@ -135,6 +135,7 @@ export class Work {
       draft: () => localStorage.getItem(draft),
       keep: (text) => (text ? localStorage.setItem(draft, text) : localStorage.removeItem(draft)),
       request: (action, body) => post(`/leases/${task.lease}/${action}`, body),
+      whole: (slot) => get(`/leases/${task.lease}/slots/${task.slots.indexOf(slot)}`),
     };
   }
 
@@ -165,9 +166,10 @@ export class Work {
   async #skip() {
     if (!this.#task || this.#checking) return;
     const { lease } = this.#task;
+    const note = byId("note").value.trim();
     const reason = await askOne("Skip this task?", el("p", {}, "You will not see it again. Why do you skip it?"), SKIPS);
     if (!reason || this.#task?.lease !== lease) return;
-    this.#queue.add(`/leases/${lease}/skip`, { reason });
+    this.#queue.add(`/leases/${lease}/skip`, { reason: note ? `${reason}. ${note}` : reason });
     this.#next();
     say("Skipped");
   }
@@ -175,10 +177,11 @@ export class Work {
   async #flag() {
     if (!this.#task) return;
     const { lease } = this.#task;
-    const reason = await askOne("Flag this task", el("p", {}, "The operator looks at flagged tasks. What is wrong with it?"), FLAGS);
-    if (!reason) return;
-    this.#queue.add(`/leases/${lease}/flag`, { reason });
-    say("Flagged. You may still answer it.");
+    const flag = await askOne("Flag this task", el("p", {}, "What is wrong with it? Your note will say so to the operator."), FLAGS);
+    if (!flag || this.#task?.lease !== lease) return;
+    byId("note").value = `${flag}: ${byId("note").value}`;
+    this.#showReady();
+    say("Flagged in your note: answer or skip the task as usual.");
   }
 
   async #undo() {
@@ -197,7 +200,7 @@ export class Work {
   }
 
   async #guidelines() {
-    const { guidelines_html: html = "" } = await get(`/guidelines/${this.#project.id}`).catch(() => this.#project);
+    const { html } = await get(`/guidelines/${this.#project.id}`).catch(() => ({ html: this.#project.guidelines_html }));
     const text = html ? passage({ html, text: "" }) : el("p", {}, "This project has no guidelines.");
     await ask("Guidelines", text);
   }
@@ -231,9 +234,8 @@ export class Work {
   }
 
   #refused({ path, body }, error) {
-    const isLate = error.status === 410;
     if (this.#checking) this.#next();
-    if (isLate) return say("That task's time had run out; the answer went in as a late one.");
+    if (error.status === 410) return say(error.message);
     ask(
       "The server refused an answer",
       el("div", {}, el("p", {}, error.message), el("pre", {}, JSON.stringify(body, null, 2)), el("p", { class: "help" }, path)),
@@ -250,9 +252,9 @@ const SKIPS = [
 ];
 
 const FLAGS = [
-  ["identity_leak", "It shows who wrote an answer"],
-  ["personal_data", "It has personal data"],
-  ["illegal", "It may be illegal"],
-  ["broken", "It is broken"],
-  ["other", "Something else"],
+  ["flag identity", "It shows who wrote an answer"],
+  ["flag personal", "It has personal data"],
+  ["flag illegal", "It may be illegal"],
+  ["flag broken", "It is broken"],
+  ["flag", "Something else"],
 ];

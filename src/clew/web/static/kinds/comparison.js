@@ -11,7 +11,7 @@ export function comparison(task, desk) {
   const choices = [...task.schema.degrees].sort((a, b) => isOther(a) - isOther(b));
   const state = { choice: null, marked: [new Set(), new Set()], side: 0 };
   const chips = [0, 1].map((side) => flaws.map((flaw, place) => chip(flaw, place, () => toggleFlaw(side, place))));
-  const panels = task.slots.map((slot, side) => panel(slot, `Answer ${LETTERS[side]}`, chipRow(chips[side])));
+  const panels = task.slots.map((slot, side) => panel(slot, `Answer ${LETTERS[side]}`, desk, chipRow(chips[side])));
   const buttons = choices.map((one, place) => degreeButton(one, () => choose(place)));
   const numDegrees = choices.filter((one) => !isOther(one)).length;
 

@@ -68,7 +68,7 @@ export function conversation(task, desk) {
   function draw() {
     const open = last();
     told.replaceChildren(...turns.flatMap((turn) => shown(turn, turn === open)));
-    replies.replaceChildren(...(open?.slots ?? []).map((slot, side) => panel(slot, `Reply ${LETTERS[side]}`)));
+    replies.replaceChildren(...(open?.slots ?? []).map((slot, side) => panel(slot, `Reply ${LETTERS[side]}`, desk)));
     pressOne(buttons, degrees.findIndex((one) => open && isChoice(one, open)));
     replies.hidden = verdicts.hidden = !open;
     composer.hidden = isOpen() || isComplete();

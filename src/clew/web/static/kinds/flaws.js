@@ -34,7 +34,7 @@ export function flaws(task, desk) {
 
   draw();
   return {
-    element: el("div", { class: "single" }, panel(task.slots[0], "Answer"), list.element),
+    element: el("div", { class: "single" }, panel(task.slots[0], "Answer", desk), list.element),
     actions: {
       yes: () => answerOne(list.place, true),
       no: () => answerOne(list.place, false),

@@ -12,13 +12,12 @@ import { rating } from "./rating.js";
 import { spans } from "./spans.js";
 import { steps } from "./steps.js";
 import { thumb } from "./thumb.js";
-import { critique, demonstration, prompt, revision } from "./writing.js";
+import { demonstration, prompt, revision } from "./writing.js";
 
 export const KINDS = {
   clips,
   comparison,
   conversation,
-  critique,
   demonstration,
   flaws,
   prompt,
@@ -34,7 +33,6 @@ export const TITLES = {
   clips: "Which clip is better?",
   comparison: "Which answer is better?",
   conversation: "Talk with a model",
-  critique: "Criticise the answer",
   demonstration: "Write the ideal answer",
   flaws: "What is wrong with it?",
   prompt: "Write a prompt",

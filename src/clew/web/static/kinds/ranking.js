@@ -13,7 +13,7 @@ export function ranking(task, desk) {
   const cards = task.slots.map((slot, place) => card(slot, place));
 
   function card(slot, place) {
-    const box = panel(slot, `Answer ${place + 1}`);
+    const box = panel(slot, `Answer ${place + 1}`, desk);
     box.querySelector(".panel-head").append(badges[place]);
     box.addEventListener("focusin", () => (focused = place));
     box.addEventListener("click", () => getSelection().isCollapsed && toggle(place));

@@ -26,7 +26,7 @@ export function rating(task, desk) {
   }
 
   return {
-    element: el("div", { class: "single" }, panel(task.slots[0], "Answer"), list.element),
+    element: el("div", { class: "single" }, panel(task.slots[0], "Answer", desk), list.element),
     actions: { value: (digit) => rate(list.place, digit), up: () => list.move(-1), down: () => list.move(1) },
     answer: () => (scales.every(({ name }) => name in given) ? { kind: "rating", scales: { ...given } } : null),
     missing: "Rate every scale first.",

@@ -38,7 +38,7 @@ export function thumb(task, desk) {
     element: el(
       "div",
       { class: "single" },
-      panel(task.slots[0], "Answer"),
+      panel(task.slots[0], "Answer", desk),
       el(
         "div",
         { class: "verdicts" },

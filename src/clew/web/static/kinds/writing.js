@@ -1,4 +1,4 @@
-/** Tasks answered by text: the ideal answer, a prompt, an answer made better, a critique. */
+/** Tasks answered by text: the ideal answer, a prompt, an answer made better. */
 
 import { el } from "../element.js";
 import { panel } from "./panels.js";
@@ -7,8 +7,6 @@ export const demonstration = (task, desk) => writing(task, desk, { kind: "demons
 
 export const prompt = (task, desk) =>
   writing(task, desk, { kind: "demonstration", label: "Your prompt", hint: task.schema.topic && `Topic: ${task.schema.topic}` });
-
-export const critique = (task, desk) => writing(task, desk, { kind: "critique", label: "What is good and what is wrong" });
 
 export const revision = (task, desk) =>
   writing(task, desk, { kind: "revision", label: "The answer, made better", start: task.slots[0].text });
@@ -34,7 +32,7 @@ function writing(task, desk, { kind, label, hint, start = "" }) {
     element: el(
       "div",
       { class: task.slots.length > 0 ? "panels" : "single" },
-      task.slots.length > 0 && panel(task.slots[0], "Answer"),
+      task.slots.length > 0 && panel(task.slots[0], "Answer", desk),
       el(
         "section",
         { class: "panel" },

@@ -3,7 +3,7 @@
 import { get } from "../api.js";
 import { el, name } from "../element.js";
 import { card, grid, nothing, table } from "./card.js";
-import { count, percent } from "./number.js";
+import { count } from "./number.js";
 import { columns, dots } from "./plot.js";
 
 export async function coveragePage({ id }) {
@@ -19,7 +19,7 @@ export async function coveragePage({ id }) {
         (groups ?? []).length > 0
           ? dots(groups.map(groupRow), { says: "Share of answers of each declared group" })
           : nothing("No groups were declared. Give people a group to see whose judgements these are."),
-        el("p", { class: "help" }, "Share of answers by group, beside the declared share of the population."),
+        el("p", { class: "help" }, "Share of answers by group; the bar is the declared share of the population."),
       ),
     ),
     card("Thin items", table(COLUMNS, thin ?? [], "Every item has the answers it needs.")),
@@ -27,8 +27,7 @@ export async function coveragePage({ id }) {
 }
 
 function groupRow({ name, observed, declared, votes }) {
-  const wanted = declared === null || declared === undefined ? "" : ` (declared ${percent(declared)})`;
-  return { label: name || "no group", share: observed, note: `${percent(observed)} of ${count(votes)}${wanted}` };
+  return { label: `${name || "no group"} · ${count(votes)}`, share: observed, target: declared };
 }
 
 const COLUMNS = [

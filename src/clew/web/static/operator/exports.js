@@ -33,14 +33,12 @@ export async function exportsPage({ id }, page) {
 }
 
 const FORMATS = [
-  ["preference", "Preference pairs (prompt, chosen, rejected, weight)"],
+  ["preference", "Preference pairs, weighted by their raters"],
+  ["votes", "Single votes, by rater"],
   ["unpaired", "Single answers, good or bad (KTO)"],
   ["ranking", "Rankings"],
   ["rating", "Ratings"],
-  ["stepwise", "Steps"],
-  ["prm800k", "Steps, as PRM800K"],
-  ["demonstration", "Demonstrations"],
-  ["events", "All events"],
+  ["events", "Events alone"],
 ];
 
 const COLUMNS = [

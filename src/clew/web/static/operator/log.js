@@ -7,12 +7,12 @@ import { time } from "./number.js";
 
 export async function logPage(_project, page) {
   const list = el("div", { class: "stack" });
-  let cursor = "";
+  let cursor = null;
   const more = button("Earlier", () => load(), { say: page.say });
   async function load() {
-    const { events, next } = await get(`/audit?cursor=${encodeURIComponent(cursor)}`);
+    const { events, next } = await get(cursor ? `/audit?cursor=${cursor}` : "/audit");
     list.append(table(COLUMNS, events));
-    cursor = next ?? "";
+    cursor = next;
     more.hidden = !next;
   }
   await load();

@@ -3,8 +3,9 @@
 import { get, post } from "../api.js";
 import { ask } from "../dialog.js";
 import { el, name } from "../element.js";
-import { badge, button, card, field, options, table } from "./card.js";
+import { button, card, field, options, table } from "./card.js";
 import { time } from "./number.js";
+import { standing, standingButtons } from "./standing.js";
 
 export async function peoplePage(_project, page) {
   const { people } = await get("/people");
@@ -16,7 +17,9 @@ export async function peoplePage(_project, page) {
     await showLink(link);
     await page.refresh();
   };
-  const rotate = (person) => button("New link", async () => showLink((await post(`/people/${person.id}/rotate`)).link), { kind: "small", say: page.say });
+  const rotate = ({ id }) =>
+    button("New link", async () => showLink((await post(`/people/${id}/rotate`)).link), { kind: "small", say: page.say });
+  const actions = (person) => standingButtons(person, page, rotate(person));
   return el(
     "div",
     { class: "stack" },
@@ -25,7 +28,7 @@ export async function peoplePage(_project, page) {
       el("div", { class: "form" }, field("Name", called), field("Role", role), field("Group", group), button("Make a link", invite, { kind: "primary", say: page.say })),
       el("p", { class: "help" }, "The link lets in whoever opens it first, so send it to one person. A group, such as a region or a profession, shows whose judgements are thin."),
     ),
-    card("People", table(COLUMNS.concat([["", rotate]]), people)),
+    card("People", table(COLUMNS.concat([["", actions]]), people)),
   );
 }
 
@@ -42,13 +45,11 @@ const ROLES = [
   ["judge", "AI judge"],
 ];
 
-const STATES = { active: "good", paused: "warn", excluded: "bad" };
-
 const COLUMNS = [
   ["Pseudonym", ({ pseudonym }) => name(pseudonym)],
   ["Name", ({ name: called }) => name(called ?? "")],
   ["Role", ({ role }) => ROLES.find(([key]) => key === role)?.[1] ?? role],
   ["Group", ({ group }) => name(group ?? "")],
-  ["State", ({ state }) => badge(state, STATES[state])],
+  ["State", ({ state }) => standing(state)],
   ["Since", ({ created_ms: at }) => time(at)],
 ];

@@ -22,9 +22,9 @@ export function columns(bars, { says, every = 1, height = 170 }) {
   ]);
 }
 
-/** Estimates with intervals, one a row, on one axis: [{label, share, low, high, note}]; `marks` are lines to compare with. */
+/** Estimates with intervals, one a row, on one axis: [{label, share, low, high, target}]; `marks` are lines to compare with. */
 export function dots(rows, { says, from = 0, to = 1, marks = [], format = percent, labelWidth = 170 }) {
-  const [top, bottom, gap, right] = [marks.length ? 22 : 8, 24, 27, 12];
+  const [top, bottom, gap, right] = [marks.length ? 22 : 8, 24, 27, 24];
   const height = top + rows.length * gap + bottom;
   const x = (value) => labelWidth + ((Math.max(from, Math.min(to, value)) - from) / (to - from)) * (WIDTH - labelWidth - right);
   const ticks = [0, 0.25, 0.5, 0.75, 1].map((part) => from + part * (to - from));
@@ -41,7 +41,7 @@ export function dots(rows, { says, from = 0, to = 1, marks = [], format = percen
 export function bands(ranges, measured, { says }) {
   const [gap, labelWidth, bottom] = [30, 230, 24];
   const height = (ranges.length + 1) * gap + bottom;
-  const x = (value) => labelWidth + value * (WIDTH - labelWidth - 14);
+  const x = (value) => labelWidth + value * (WIDTH - labelWidth - 24);
   const foot = height - bottom;
   return frame(height, says, [
     ...[0, 0.25, 0.5, 0.75, 1].flatMap((tick) => [line(x(tick), 0, x(tick), foot, "grid-line"), label(x(tick), height - 7, percent(tick), "middle")]),
@@ -73,16 +73,19 @@ export function progressBar(done, all) {
   return el("progress", { class: "wide", max: Math.max(1, all), value: done, "aria-label": `${done} of ${all}` });
 }
 
-function dot({ label: text, share, low, high, note }, x, y, labelWidth, format) {
+function dot({ label: text, share, low, high, target }, x, y, labelWidth, format) {
   if (share === null || share === undefined) return [label(labelWidth - 10, y + 4, text, "end"), label(labelWidth + 6, y + 4, "not enough answers", "start")];
   const says = `${text}: ${format(share)}`;
   const whisker = low === undefined || low === null ? [] : [line(x(low), y, x(high), y, "whisker")];
-  const noteAt = Math.min(x(high ?? share) + 9, WIDTH - 8);
+  const isFarRight = x(high ?? share) > WIDTH - 60;
+  const valueAt = isFarRight ? x(low ?? share) - 9 : x(high ?? share) + 9;
+  const wanted = typeof target === "number" ? [line(x(target), y - 9, x(target), y + 9, "target")] : [];
   return [
     label(labelWidth - 10, y + 4, text, "end"),
+    ...wanted,
     ...whisker,
     svg("circle", { cx: x(share), cy: y, r: 5, class: "dot" }, svg("title", {}, says)),
-    label(noteAt, y + 4, note ?? format(share), "start", "value"),
+    label(valueAt, y + 4, format(share), isFarRight ? "end" : "start", "value"),
   ];
 }
 

@@ -25,7 +25,7 @@ function settings(project, page) {
     el(
       "div",
       { class: "form" },
-      field("Answers an item", need, "overlap"),
+      field("Answers an item", need),
       field("Share of gold questions", gold),
       button("Save", save(changed), { kind: "primary", say: page.say }),
       button(`${verb} the project`, save(toState(next)), { say: page.say }),
@@ -36,7 +36,7 @@ function settings(project, page) {
 
 function upload(project, page) {
   const file = el("input", { type: "file", accept: ".jsonl,.ndjson,application/x-ndjson" });
-  const told = el("p", { class: "help", role: "status" }, "JSON lines: prompt and answers, as `clew data check` knows them.");
+  const told = el("p", { class: "help", role: "status" }, "JSON lines with a prompt and its answers, in any format that “clew data check” knows.");
   const send = async () => {
     if (!file.files[0]) return page.say("Choose a file first");
     const reply = await post(`/projects/${project.id}/items`, await file.files[0].text(), { type: "application/x-ndjson" });
@@ -72,7 +72,6 @@ const KINDS = [
   ["demonstration", "Write the ideal answer"],
   ["prompt", "Write prompts"],
   ["revision", "Correct an answer"],
-  ["critique", "Criticise an answer"],
   ["conversation", "Talk with a model"],
   ["clips", "Compare two clips"],
 ];

@@ -1,10 +1,11 @@
 /** The raters: how good, how fast, how biased, and what to do about it. */
 
-import { get, post } from "../api.js";
+import { get } from "../api.js";
 import { el, name } from "../element.js";
-import { badge, button, card, table } from "./card.js";
+import { badge, card, table } from "./card.js";
 import { count, decimal, interval, percent, seconds, tiny } from "./number.js";
 import { dots } from "./plot.js";
+import { standing, standingButtons } from "./standing.js";
 
 export async function ratersPage({ id }, page) {
   const { raters } = await get(`/projects/${id}/raters`);
@@ -14,8 +15,8 @@ export async function ratersPage({ id }, page) {
     { class: "stack" },
     card(
       null,
-      table(COLUMNS.concat([["", (rater) => actions(rater, page)]]), raters, "Nobody has answered yet."),
-      el("p", { class: "help" }, "Pausing stops new tasks. Excluding leaves a person out of statistics and exports; nothing is deleted, and both can be taken back."),
+      table(COLUMNS.concat([["", (rater) => standingButtons(rater, page)]]), raters, "Nobody has answered yet."),
+      el("p", { class: "help" }, "Pausing stops new tasks. Excluding leaves a person out of statistics and exports; nothing is deleted, and the People page takes both back."),
     ),
     judged.length > 0 &&
       card(
@@ -27,24 +28,13 @@ export async function ratersPage({ id }, page) {
   );
 }
 
-function actions({ id, state }, page) {
-  const to = (next) => async () => {
-    await post(`/raters/${id}/state`, { state: next });
-    page.say(`Now ${next}`);
-    await page.refresh();
-  };
-  const offered = { active: [["Pause", "paused"], ["Exclude", "excluded"]], paused: [["Resume", "active"], ["Exclude", "excluded"]], excluded: [["Take back", "active"]] };
-  return el("div", { class: "row-actions" }, ...(offered[state] ?? []).map(([label, next]) => button(label, to(next), { kind: "small", say: page.say })));
-}
-
-function stateBadge({ state, flags = [] }) {
-  const kinds = { active: "good", paused: "warn", excluded: "bad" };
-  return el("span", { class: "badges" }, badge(state, kinds[state]), ...flags.map((flag) => badge(`⚠ ${flag}`, "warn")));
+function stateBadges({ state, flags = [] }) {
+  return el("span", { class: "badges" }, standing(state), ...flags.map((flag) => badge(`⚠ ${flag}`, "warn")));
 }
 
 const COLUMNS = [
   ["Rater", ({ pseudonym, role }) => el("span", {}, name(pseudonym), role === "judge" ? badge("AI") : "")],
-  ["State", stateBadge],
+  ["State", stateBadges],
   ["Answers", ({ votes }) => count(votes), "number"],
   ["Gold", ({ gold }) => el("span", { title: gold ? interval(gold, percent) : "" }, percent(gold?.share)), "number"],
   ["Agrees", ({ agreement }) => percent(agreement), "number"],
