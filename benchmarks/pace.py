@@ -37,6 +37,11 @@ def resident_mib() -> float:
     return round(int(status["VmHWM"].split()[0]) / 1024, 1)
 
 
+def forget_peak() -> None:
+    """Count the peak memory of this process from here (proc(5), clear_refs)."""
+    Path("/proc/self/clear_refs").write_text("5")
+
+
 class Turns:
     """`if not turns.mine(): return` before a step, `turns.done(loss=...)` after it; at last `turns.mine()` again."""
 

@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -16,13 +17,16 @@ from unittest.mock import patch
 import cost
 import pace
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from clew.batch import Batch, Outputs
 from clew.config import Config
 from clew.data.collate import collate
 from clew.engines.local import LocalEngine
 from clew.learn.checkpoint import TrainState
+from clew.models import device as device_module
+from clew.models import heads
+from clew.models import policy as policy_module
 from clew.models.load import load_policy
 from clew.models.policy import Policy
 from clew.models.reward import ScalarModel
@@ -51,6 +55,8 @@ class Paced(Run):
             if not turns.mine():
                 sys.exit()
             spent.clear()
+            if options.get("phases"):
+                pace.forget_peak()
             step = Step(self, number, is_saved=False)
             yield step
             turns.done(loss=loss_of(step), **told(turns.elapsed()), after=peak)
@@ -65,6 +71,8 @@ def loss_of(step: Step) -> float:
 
 
 def told(elapsed: float) -> dict[str, float]:
+    if options.get("phases"):
+        spent["step_mib"] = pace.resident_mib()
     if "generate_seconds" in spent:
         spent["learn_seconds"] = elapsed - spent["generate_seconds"]
     return dict(spent)
@@ -147,8 +155,37 @@ def start(recipe: Any, kind: type[Config], model: str, rows: str, **more: Any) -
             patch.object(recipe, "Run", Paced),
             patch.object(Policy, "evaluate", counted(Policy.evaluate)),
             patch.object(ScalarModel, "evaluate", counted(ScalarModel.evaluate)),
+            phases() if options.get("phases") else nullcontext(),
         ):
             recipe.run(config)
+
+
+@contextmanager
+def phases() -> Iterator[None]:
+    """Peak memory of a step so far, told when the head's gradients are there, and when all but the embeddings' are.
+
+    Memory that is freed goes back to the system, or it would hide what a later phase needs.
+    """
+
+    def marked(name: str, tensor: Tensor) -> None:
+        def mark(_: Tensor) -> None:
+            spent[name] = pace.resident_mib()
+
+        if tensor.requires_grad:
+            tensor.register_hook(mark)
+
+    def watched(head: heads.Head, hidden: Tensor, *more: Any) -> tuple[Tensor, Tensor]:
+        marked("head_mib", hidden)
+        return heads.token_stats(head, hidden, *more)
+
+    def embedded(module: nn.Module, _: Any, states: Tensor) -> None:
+        if isinstance(module, nn.Embedding):
+            marked("trunk_mib", states)
+
+    hook = nn.modules.module.register_module_forward_hook(embedded)
+    with patch.object(policy_module, "token_stats", watched), patch.object(device_module, "keep_memory"):
+        yield
+    hook.remove()
 
 
 def dpo() -> None:

@@ -18,9 +18,10 @@ def by_the_book(head, hidden, targets, temperature):
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
-@pytest.mark.parametrize("kept", [1 << 24, 33])
+@pytest.mark.parametrize("kept", [1 << 24, 33, 66, 77])
 def test_statistics_and_gradients_are_those_of_log_softmax(linear, temperature, kept, monkeypatch):
     monkeypatch.setattr(heads, "KEPT", kept)
+    monkeypatch.setattr(heads, "AT_ONCE", kept)
     hidden = torch.randn(10, 6, dtype=torch.float64, requires_grad=True)
     targets = torch.randint(11, (10,))
     mix = torch.randn(2, 10, dtype=torch.float64)
@@ -35,6 +36,7 @@ def test_statistics_and_gradients_are_those_of_log_softmax(linear, temperature, 
 
 def test_chunks_of_a_linear_layer_and_of_any_other_head_have_the_same_gradients(linear, monkeypatch):
     monkeypatch.setattr(heads, "KEPT", 33)
+    monkeypatch.setattr(heads, "AT_ONCE", 33)
     hidden = torch.randn(10, 6, dtype=torch.float64, requires_grad=True)
     targets = torch.randint(11, (10,))
     assert plain_linear(linear) is linear and plain_linear(lambda h: linear(h)) is None
@@ -49,6 +51,7 @@ def test_chunks_of_a_linear_layer_and_of_any_other_head_have_the_same_gradients(
 
 def test_a_frozen_layer_gets_no_gradient(linear, monkeypatch):
     monkeypatch.setattr(heads, "KEPT", 33)
+    monkeypatch.setattr(heads, "AT_ONCE", 33)
     linear.requires_grad_(False)
     hidden = torch.randn(10, 6, dtype=torch.float64, requires_grad=True)
     token_stats(linear, hidden, torch.randint(11, (10,)))[0].sum().backward()

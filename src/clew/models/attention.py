@@ -61,9 +61,10 @@ class _Spans(torch.autograd.Function):
         for q, k, causal in _slices(spans):
             part, log = _FLASH(query[None, :, q], key[None, :, k], value[None, :, k], 0.0, causal, scale=scale)
             part, log = part[0].transpose(0, 1), log[0]
-            if not causal:
-                part, log = _merged((out[q], total[:, q]), (part, log))
-            out[q], total[:, q] = part, log
+            if causal:
+                out[q], total[:, q] = part, log
+            else:
+                _merge(out[q], total[:, q], part, log)
         ctx.save_for_backward(query, key, value, out, total)
         ctx.spans, ctx.scale = spans, scale
         return out
@@ -80,7 +81,10 @@ class _Spans(torch.autograd.Function):
                 total[None, :, q], 0.0, causal, scale=ctx.scale,
             )  # fmt: skip
             for whole, part, where in zip(grads, found, (q, k, k), strict=True):
-                whole[:, where] = part[0] if causal else whole[:, where] + part[0]
+                if causal:
+                    whole[:, where] = part[0]
+                else:
+                    whole[:, where] += part[0]
         return *grads, None, None
 
 
@@ -98,11 +102,12 @@ def _slices(spans: Sequence[Span]) -> Iterator[tuple[slice, slice, bool]]:
         yield slice(span.start, span.end), slice(span.keys_start, span.keys_end), span.causal
 
 
-def _merged(one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    """[T, H, D] and [H, T] of each."""
-    total = torch.logaddexp(one[1], other[1])
-    first, second = ((log - total).exp().T[..., None].to(out.dtype) * out for out, log in (one, other))
-    return first + second, total
+def _merge(out: Tensor, log: Tensor, other: Tensor, other_log: Tensor) -> None:
+    """Put another part [T, H, D] with normaliser [H, T] into one that is there, in place."""
+    total = torch.logaddexp(log, other_log)
+    first, second = ((x - total).exp_().T[..., None].to(out.dtype) for x in (log, other_log))
+    out.mul_(first).addcmul_(other, second)
+    log.copy_(total)
 
 
 def _log(query: Tensor) -> torch.dtype:

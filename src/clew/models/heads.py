@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
@@ -12,7 +11,11 @@ from torch.utils.checkpoint import checkpoint
 from clew.models.trunk import Trunk
 
 KEPT = 1 << 24
-"""Logits in memory at once (64 MiB in float32); where there are more, the backward pass computes them again."""
+"""Logits that are kept for the backward pass (64 MiB in float32); where there are more, it computes them again."""
+AT_ONCE = 1 << 23
+"""Of those that are not kept."""
+PIECES = 4
+"""Of logits in memory at once, for what needs a second copy of them."""
 
 Head = Callable[[Tensor], Tensor]
 
@@ -23,7 +26,8 @@ class _TokenStats(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         ctx.set_materialize_grads(False)
-        logps, entropy, probs = _stats(logits, targets)
+        probs = torch.empty_like(logits)
+        logps, entropy = _stats(logits, targets, probs)
         ctx.save_for_backward(probs, targets, entropy)
         return logps, entropy
 
@@ -35,7 +39,7 @@ class _TokenStats(torch.autograd.Function):
 
 
 class _LinearStats(torch.autograd.Function):
-    """The same of a linear layer's logits, `size` rows at a time, computed again in the backward pass.
+    """The same of a linear layer's logits, kept as probabilities or, `size` rows at a time, computed again.
 
     Gradients are added up in place: what is in memory does not grow with the vocabulary, but for the weights' own.
     """
@@ -45,31 +49,45 @@ class _LinearStats(torch.autograd.Function):
         ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, temperature: float, size: int
     ) -> tuple[Tensor, Tensor]:
         ctx.set_materialize_grads(False)
-        chunks = zip(hidden.split(size), targets.split(size), strict=True)
-        found = [_stats(F.linear(h, weight, bias).div_(temperature), y)[:2] for h, y in chunks]
-        logps, entropy = (torch.cat(x) for x in zip(*found, strict=True))
-        ctx.save_for_backward(hidden, weight, bias, targets, entropy)
+        is_kept = len(hidden) <= size and any(ctx.needs_input_grad)
+        size = min(size, len(hidden))
+        room, probs = _room(hidden, size, len(weight), together=not is_kept)
+        piece = len(probs)
+        logps, entropy = hidden.new_empty(2, len(hidden))
+        for start in range(0, len(hidden), size):
+            logits = _scaled(hidden[start : start + size], weight, bias, temperature, room)
+            for i, part in enumerate(logits.split(piece)):
+                rows = slice(start + i * piece, start + i * piece + len(part))
+                logps[rows], entropy[rows] = _stats(part, targets[rows], probs[: len(part)])
+                if is_kept:
+                    part.copy_(probs[: len(part)])
+        ctx.save_for_backward(hidden, weight, bias, targets, entropy, room if is_kept else None)
         ctx.temperature, ctx.size = temperature, size
         return logps, entropy
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_logps: Tensor | None, grad_entropy: Tensor | None) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        hidden, weight, bias, targets, entropy = ctx.saved_tensors
+        hidden, weight, bias, targets, entropy, kept = ctx.saved_tensors
         grads = [
             torch.zeros_like(x) if needed else None
             for x, needed in zip((hidden, weight, bias), ctx.needs_input_grad, strict=False)
         ]
         by_hidden, by_weight, by_bias = grads
+        room = None if kept is not None else _room(hidden, ctx.size, len(weight), together=True)
         for start in range(0, len(hidden), ctx.size):
             rows = slice(start, start + ctx.size)
-            probs = F.linear(hidden[rows], weight, bias).div_(ctx.temperature).softmax(1)
+            probs = kept
+            if room is not None:
+                probs = _softmaxed(_scaled(hidden[rows], weight, bias, ctx.temperature, room[0]), room[1])
+            assert probs is not None
             asked = (None if x is None else x[rows] for x in (grad_logps, grad_entropy))
             slope = _slope(probs, targets[rows], entropy[rows], *asked)
             assert slope is not None, "a backward pass has a gradient to begin with"
-            slope.div_(ctx.temperature)
+            if ctx.temperature != 1.0:
+                slope.div_(ctx.temperature)
             if by_hidden is not None:
-                by_hidden[rows] = slope @ weight
+                torch.mm(slope, weight, out=by_hidden[rows])
             if by_weight is not None:
                 by_weight.addmm_(slope.T, hidden[rows])
             if by_bias is not None:
@@ -77,12 +95,36 @@ class _LinearStats(torch.autograd.Function):
         return *grads, None, None, None
 
 
-def _stats(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """log p(target) [S], entropy [S] and all probabilities [S, V]."""
+def _scaled(hidden: Tensor, weight: Tensor, bias: Tensor | None, temperature: float, room: Tensor) -> Tensor:
+    """Logits over the temperature, written into `room`: memory asked for anew would be zeroed page by page first."""
+    logits = torch.mm(hidden, weight.T, out=room[: len(hidden)])
+    if bias is not None:
+        logits += bias
+    return logits if temperature == 1.0 else logits.div_(temperature)
+
+
+def _room(like: Tensor, size: int, vocab: int, *, together: bool) -> tuple[Tensor, Tensor]:
+    """For logits and for a piece of them; together where both are needed for a moment: one block, given back whole."""
+    piece = -(-size // PIECES)
+    if together:
+        return like.new_empty(size + piece, vocab).split((size, piece))  # type: ignore[return-value]
+    return like.new_empty(size, vocab), like.new_empty(piece, vocab)
+
+
+def _softmaxed(logits: Tensor, room: Tensor) -> Tensor:
+    """In place, piece by piece."""
+    for part in logits.split(len(room)):
+        part.copy_(torch.softmax(part, 1, out=room[: len(part)]))
+    return logits
+
+
+def _stats(logits: Tensor, targets: Tensor, probs: Tensor) -> tuple[Tensor, Tensor]:
+    """log p(target) [S] and entropy [S]; all probabilities [S, V] are written into `probs`."""
     top, at = logits.max(1, keepdim=True)
-    probs = logits.softmax(1)
+    torch.softmax(logits, 1, out=probs)
     lse = (top - probs.gather(1, at).log())[:, 0]  # the largest probability is at least 1 / V
-    return logits.gather(1, targets[:, None])[:, 0] - lse, lse - torch.linalg.vecdot(probs, logits), probs
+    mean = torch.bmm(probs[:, None], logits[:, :, None])[:, 0, 0]  # vecdot would hold all products
+    return logits.gather(1, targets[:, None])[:, 0] - lse, lse - mean
 
 
 def _slope(
@@ -108,14 +150,14 @@ def token_stats(head: Head, hidden: Tensor, targets: Tensor, temperature: float 
         scaled = logits if temperature == 1.0 else logits / temperature
         return _TokenStats.apply(scaled, y)  # type: ignore[return-value]
 
-    vocab = head(hidden[:1].detach()).shape[1] if len(hidden) else 1
-    size = max(1, KEPT // vocab)
+    linear = plain_linear(head)
+    if len(hidden) and linear is not None and linear.weight.dtype in (torch.float32, torch.float64):
+        states, vocab = hidden.to(linear.weight.dtype), len(linear.weight)
+        size = len(hidden) if len(hidden) * vocab <= KEPT else max(1, AT_ONCE // vocab)
+        return _LinearStats.apply(states, linear.weight, linear.bias, targets, temperature, size)  # type: ignore[return-value]
+    size = max(1, KEPT // head(hidden[:1].detach()).shape[1]) if len(hidden) else 1
     if len(hidden) <= size:
         return stats(hidden, targets)
-    linear = plain_linear(head)
-    if linear is not None and linear.weight.dtype in (torch.float32, torch.float64):
-        states = hidden.to(linear.weight.dtype)
-        return _LinearStats.apply(states, linear.weight, linear.bias, targets, temperature, size)  # type: ignore[return-value]
     chunks = zip(hidden.split(size), targets.split(size), strict=True)
     again = torch.is_grad_enabled()
     found = [

@@ -5,6 +5,7 @@ model, which never learns that its one long sequence is many.
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple, Protocol
 
 import torch
@@ -72,8 +73,7 @@ class Layout:
     tokens: Tensor  # [M] long
     positions: Tensor  # [M] long, each row counting from 0
     index: Tensor  # [B, T] long: place among the M of each real token; 0 on padding
-    buckets: list[Bucket]
-    back: Tensor  # [M] place of each packed token in the buckets' outputs, one after another
+    blocks: list[Block]
     spans: list[Span]
 
     @classmethod
@@ -94,17 +94,29 @@ class Layout:
             )
         for start, piece in pieces:
             positions.append(torch.arange(start, start + len(piece), device=tokens.device))
-        buckets = [Bucket.of(group, tokens.device) for group in _similar(blocks)]
         packed = torch.cat([piece for _, piece in pieces])
-        is_query = torch.cat([bucket.is_query for bucket in buckets])
-        back = torch.empty_like(packed)
-        back[torch.cat([bucket.queries for bucket in buckets])[is_query]] = is_query.nonzero().flatten()
-        return cls(packed, torch.cat(positions), index, buckets, back, _spans(blocks))
+        return cls(packed, torch.cat(positions), index, blocks, _spans(blocks))
+
+    @cached_property
+    def buckets(self) -> list[Bucket]:
+        return [Bucket.of(group, self.tokens.device) for group in _similar(self.blocks)]
+
+    @cached_property
+    def back(self) -> Tensor:
+        """Place [M] of each packed token in the buckets' outputs, one after another."""
+        is_query = torch.cat([bucket.is_query for bucket in self.buckets])
+        back = torch.empty_like(self.tokens)
+        back[torch.cat([bucket.queries for bucket in self.buckets])[is_query]] = is_query.nonzero().flatten()
+        return back
+
+    def goes_by_spans(self, query: Tensor, value: Tensor, options: Options) -> bool:
+        """Whether attention needs no buckets: on a CPU, where spans are long enough, and nothing special is asked."""
+        longest = max(block.keys for block in self.blocks)
+        plain = options.softcap is None and not options.dropout and (options.window or longest) >= longest
+        return plain and is_for_cpu(query, value) and len(self.tokens) >= SHORT * len(self.spans)
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, options: Options) -> Tensor:
-        longest = max(bucket.distance.shape[-1] for bucket in self.buckets)
-        plain = options.softcap is None and not options.dropout and (options.window or longest) >= longest
-        if plain and is_for_cpu(query, value) and len(self.tokens) >= SHORT * len(self.spans):
+        if self.goes_by_spans(query, value, options):
             return attend_spans(query[0], key[0], value[0], self.spans, options.scaling)[None]
         outputs = []
         for bucket in self.buckets:

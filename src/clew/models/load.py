@@ -23,6 +23,7 @@ from clew.batch import evaluate
 from clew.config import ConfigError
 from clew.models.adapter import Adapter, LoRA, base_of, has_head, is_adapter, open_weights
 from clew.models.device import Device, pick_device
+from clew.models.elementwise import in_fewer_passes
 from clew.models.policy import Policy
 from clew.models.probe import close, knows_head, packs, probe
 from clew.models.reload import ReloadMismatch
@@ -56,6 +57,7 @@ def make_policy(
     if tokenizer.eos_token_id is None:
         raise ValueError(f"the tokenizer of {module.name_or_path} has no EOS token: nothing could teach it to stop")
     without_dropout(module)
+    in_fewer_passes(module)
     trunk = Trunk(module.eval(), packed=packs(module))
     policy = Policy(trunk, tokenizer)
     trunk.native = not knows_head(policy)
@@ -112,6 +114,7 @@ def load_scalar(
         start = torch.randn(head.shape, generator=generator) * (head.shape[1] + 1) ** -0.5
         head.data = start.to(head.device)
     module.eval()
+    in_fewer_passes(module)
     model = ScalarModel(Trunk(module, packed=packs(module), precision=precision), tokenizer)
     if lora is not None:
         model.trunk.adapter = Adapter(module, lora, path, seed=seed)

@@ -17,6 +17,7 @@ from torch._subclasses.fake_tensor import (
     DynamicOutputShapeException,
     FakeTensorMode,
     UnsupportedOperatorException,
+    unset_fake_temporarily,
 )
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
@@ -27,8 +28,9 @@ from clew.batch import Batch
 from clew.config import ConfigError
 from clew.models.adapter import Adapter, LoRA
 from clew.models.attention import Options
+from clew.models.elementwise import in_fewer_passes
 from clew.models.heads import LMHead, token_stats
-from clew.models.layout import Attends, Layout
+from clew.models.layout import Layout
 from clew.models.load import without_dropout
 from clew.models.policy import before
 from clew.models.trunk import Precision, Trunk
@@ -78,6 +80,7 @@ class Shadow:
         with torch.device("meta"):
             module = kind.from_config(config, dtype=torch.float32).eval()
             without_dropout(module)
+            in_fewer_passes(module)
             self.trunk = Trunk(module, packed=True, precision=precision)
             if lora is not None:
                 held = lora if lora.weights != "nf4" else lora.model_copy(update={"weights": "bf16"})
@@ -200,12 +203,15 @@ class _Level:
 class _Attention:
     """The layout, and whether any layer asked it."""
 
-    def __init__(self, layout: Attends) -> None:
+    def __init__(self, layout: Layout) -> None:
         self._layout = layout
         self.asked = False
 
     def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, options: Options) -> Tensor:
         self.asked = True
+        if not self._layout.goes_by_spans(query, value, options):
+            with unset_fake_temporarily():  # where the blocks lie depends on numbers
+                assert len(self._layout.back)
         return self._layout.attend(layer, query, key, value, options)
 
 
