@@ -4,7 +4,7 @@ from scipy.special import expit
 from scipy.stats import kendalltau, spearmanr
 
 from clew.feedback.aggregate import Outcome, bradley_terry
-from clew.feedback.crowd_bt import TRUSTED, Belief, _Votes, belief, crowd_bt, negative_log_posterior
+from clew.feedback.crowd_bt import TRUSTED, _Votes, crowd_bt, negative_log_posterior
 
 PEOPLE = [f"p{i}" for i in range(15)]
 
@@ -124,21 +124,3 @@ def test_renaming_and_reordering_change_nothing():
 
 def test_nothing_judged_is_nothing_known():
     assert crowd_bt([], trusted=PEOPLE) == ({}, {})
-
-
-def test_beliefs_worked_by_hand():
-    assert belief([(1.0, 0.9)]) == pytest.approx(Belief(0.9, 1.0))
-    assert belief([(1.0, 0.1)]) == pytest.approx(Belief(0.1, 1.0))  # an adversary's vote is for the other
-    # odds 9 * 9 / 1.5 = 54; the pull 0.4 + 0.4 - 0.1 over 54/55 - 1/2
-    assert belief([(1.0, 0.9), (1.0, 0.9), (0.0, 0.6)]) == pytest.approx(Belief(54 / 55, 0.7 / (54 / 55 - 0.5)))
-
-
-def test_votes_that_say_nothing_have_no_weight():
-    assert belief([(1.0, 0.5)]) == Belief(0.5, 0.0)
-    assert belief([(0.5, 0.9)]) == Belief(0.5, 0.0)
-    assert belief([(1.0, 0.8), (0.0, 0.8)]) == Belief(0.5, 0.0)
-
-
-def test_nobody_is_infallible():
-    assert belief([(1.0, 1.0)]).probability == pytest.approx(0.99)
-    assert belief([(1.0, 1.0), (0.0, 1.0), (1.0, 1.0)]).probability == pytest.approx(0.99)

@@ -66,7 +66,7 @@ def told(one: Round) -> str:
 
 
 def _recipe(run: Path) -> str:
-    return json.loads((run / "run.json").read_text())["recipe"]
+    return json.loads((run / "run.json").read_text()).get("recipe", "")
 
 
 def _accuracy(run: Path) -> float | None:

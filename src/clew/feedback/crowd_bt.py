@@ -1,6 +1,6 @@
 """Who is better and whom to believe, found together: Bradley-Terry with raters who err, or mean the opposite."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
-from scipy.special import expit, log_expit, logit
+from scipy.special import expit, log_expit
 
 from clew.feedback.aggregate import Outcome, bradley_terry
 from clew.feedback.records import ItemId
@@ -21,8 +21,6 @@ TRUSTED: Beta = (4.0, 1.0)
 """Of a rater who is one of those the order is meant for: mostly right, in the eyes of the prior."""
 UNKNOWN: Beta = (1.0, 1.0)
 """Of any other, an AI judge say: what it is worth, and its sign, is for the overlap with trusted raters to tell."""
-SUREST = 0.99
-"""Reliability beyond which nobody is believed when votes are added up."""
 
 
 class Crowd(NamedTuple):
@@ -34,18 +32,6 @@ class Crowd(NamedTuple):
     reliability: dict[str, float]
 
 
-class Belief(NamedTuple):
-    """What several raters together say of a pair.
-
-    Example: `belief([(1.0, 0.9)])` is `Belief(0.9, 1.0)`: a vote of weight one by a rater right in nine of ten.
-    """
-
-    probability: float
-    """That the first is better."""
-    weight: float
-    """Votes that the row stands for."""
-
-
 def crowd_bt(judged: Sequence[Outcome], *, trusted: Collection[str], prior: float = 0.1) -> Crowd:
     """Maximum a posteriori of Crowd-BT (Chen et al., WSDM 2013, eq. 4-7): P_a(i > j) = h_a s(D) + (1 - h_a) s(-D).
 
@@ -53,13 +39,17 @@ def crowd_bt(judged: Sequence[Outcome], *, trusted: Collection[str], prior: floa
     `trusted` raters and a flat one for others. The maximum is taken in log-odds of h_a, so that a rater without votes
     is what the prior expects, and nobody is infallible.
 
+    It is for tournaments, where an item is in many comparisons. Where it is in one or two, its strength agrees with
+    whoever judged, and everybody looks reliable: `trust.reliabilities` is for that.
+
     (s, h) and (-s, 1 - h) fit the votes equally well: only trusted raters say which of both is meant. Raises
     ValueError where raters share no item, however indirectly, with a trusted one.
     """
     if not judged:
         return Crowd({}, {})
     votes = _Votes.of(judged, trusted)
-    _check_anchored(votes)
+    seen = np.concatenate([votes.first, votes.second]), np.concatenate([votes.rater, votes.rater])
+    check_anchored(*seen, votes.raters, trusted)
     start = bradley_terry([o for o in judged if o.rater in trusted], prior=max(prior, 0.1))
     a, b = votes.prior_R2.T
     before = np.concatenate([[start.get(name, 0.0) for name in votes.items], np.log(a / b)])
@@ -104,29 +94,6 @@ def negative_log_posterior(x: Floats, votes: "_Votes", *, prior: float) -> tuple
     return float(value), gradient
 
 
-def belief(votes: Iterable[tuple[float, float]]) -> Belief:
-    """Votes on one pair, (probability that the first is better, reliability of the rater), as a label and a weight.
-
-    The label adds up log-odds, as Bayes does for raters who err independently; an adversary's vote counts for the
-    other side. The weight is such that at equal scores the row pulls as hard as its votes do in the joint likelihood
-    (METHODS A7): one vote counts one, votes that contradict each other less than their number.
-    """
-    log_odds = pull = 0.0
-    for probability, reliability in votes:
-        sure = min(max(reliability, 1 - SUREST), SUREST)
-        says = probability * sure + (1 - probability) * (1 - sure)
-        log_odds += float(logit(says))
-        pull += says - 0.5
-    probability = float(expit(log_odds))
-    if abs(probability - 0.5) < NOTHING:
-        return Belief(0.5, 0.0)
-    return Belief(probability, max(pull / (probability - 0.5), 0.0))
-
-
-NOTHING = 1e-9
-"""As far as votes may be from even and still say nothing."""
-
-
 class _Votes(NamedTuple):
     """Judgements as numbers of items and raters."""
 
@@ -159,16 +126,16 @@ def _places(names: Sequence[str]) -> Mapping[str, int]:
     return {name: i for i, name in enumerate(names)}
 
 
-def _check_anchored(votes: _Votes) -> None:
-    num = len(votes.items)
-    rater = np.concatenate([votes.rater, votes.rater]) + num
-    seen = np.concatenate([votes.first, votes.second])
-    size = num + len(votes.raters)
-    parts = connected_components(coo_array((np.ones(len(seen)), (seen, rater)), shape=(size, size)), directed=False)[1]
-    is_trusted = (votes.prior_R2 == TRUSTED).all(1)
+def check_anchored(seen: Ints, rater: Ints, raters: Sequence[str], trusted: Collection[str]) -> None:
+    """Whoever judged what is `seen` is linked, by what both judged, to a trusted rater. Raises ValueError."""
+    num = int(seen.max(initial=-1)) + 1
+    size = num + len(raters)
+    links = coo_array((np.ones(len(seen)), (seen, rater + num)), shape=(size, size))
+    parts = connected_components(links, directed=False)[1]
+    is_trusted = np.array([name in trusted for name in raters], dtype=bool)
     lost = ~np.isin(parts[num:], parts[num:][is_trusted])
     if lost.any():
-        names = [votes.raters[i] for i in np.flatnonzero(lost)]
+        names = [name for name, is_lost in zip(raters, lost, strict=True) if is_lost]
         raise ValueError(
             f"raters {', '.join(map(repr, names[:3]))} share no item with a trusted one, so that their votes and the "
             "opposite of them are equally likely; let people judge some of the same items, or trust one of these raters"

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from clew.feedback.aggregate import Outcome, bradley_terry, elo, outcomes
-from clew.feedback.crowd_bt import Belief, belief, crowd_bt
 from clew.feedback.records import Item, ItemId, Rating, Revision, Thumb
 from clew.feedback.store import Reading
+from clew.feedback.trust import Belief, belief, reliabilities
 from clew.types import Text, as_column
 
 Row = dict[str, Any]
@@ -34,14 +34,14 @@ def pairs(store: Reading) -> list[Row]:
 def weighted(store: Reading, reliability: Mapping[str, float] | None = None) -> list[Row]:
     """As `pairs`, with raters believed as far as they are reliable (METHODS A7): an adversary's vote is for the other.
 
-    `reliability` is the probability that a rater is right; None asks Crowd-BT, which trusts people, and programs that
-    stand for them, to be mostly right, and finds out about AI judges from what both judged. Raises ValueError where
-    they judged nothing in common, and for a rater of unknown reliability.
+    `reliability` is the probability that a rater is right. None learns it from pairs that several judged: people, and
+    programs that stand for them, are expected to be mostly right; of AI judges nothing is. Raises ValueError for AI
+    judges who judged nothing in common with people, and for a rater of unknown reliability.
     """
     if reliability is None:
         records = store.feedback()
         trusted = {r.rater.id for r in records if r.rater.kind != "model"}
-        reliability = crowd_bt(outcomes(records), trusted=trusted).reliability
+        reliability = reliabilities(outcomes(records), trusted=trusted)
     known = reliability
 
     def believed(votes: Sequence[Outcome]) -> Belief:

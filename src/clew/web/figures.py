@@ -10,12 +10,12 @@ from clew.feedback import agreement as measures
 from clew.feedback.aggregate import outcomes
 from clew.feedback.coverage import group_shares
 from clew.feedback.crowd import Vote, Votes, comparison_votes, rating_votes
-from clew.feedback.crowd_bt import crowd_bt
 from clew.feedback.known import agrees
 from clew.feedback.records import Comparison, Feedback, Thumb
 from clew.feedback.reliability import report
 from clew.feedback.significance import Share, wilson
 from clew.feedback.slots import in_task_order
+from clew.feedback.trust import reliabilities
 from clew.types import as_string
 from clew.web.gathered import Entry, Gathered
 from clew.web.render import plain_html
@@ -193,7 +193,7 @@ def _reliability(gathered: Gathered) -> dict[str, float]:
         return {}
     trusted = {r.rater.id for r in gathered.work if r.rater.kind == "person"}
     try:
-        return crowd_bt(judged, trusted=trusted).reliability
+        return reliabilities(judged, trusted=trusted)
     except ValueError:  # nothing in common between those who are trusted and others: nobody can be judged
         return {}
 
