@@ -115,7 +115,9 @@ def hashed(texts: Sequence[tuple[str, str]], width: int = 256) -> Floats:
 
 
 def compared(curves: Mapping[str, np.ndarray], labels: np.ndarray) -> dict[str, Any]:
-    """Each way beside random: curves, the worst difference at equal labels, and the share of labels that it needs."""
+    """Each way beside random: curves, the worst difference at equal labels, and the share of labels that it needs, with
+    its interval; None where random's accuracy is not reached.
+    """
     rng = np.random.default_rng(0)
     num = len(curves["random"])
     draws = [np.arange(num), *rng.integers(num, size=(RESAMPLES, num))]
@@ -136,7 +138,7 @@ def compared(curves: Mapping[str, np.ndarray], labels: np.ndarray) -> dict[str, 
             "worst_difference_low": round(float(np.quantile(gain[1:, worst], 0.025)), 4),
             "at_labels": int(labels[worst]),
             "final_difference": [round(float(x), 4) for x in (gain[0, -1], *final)],
-            "share_of_labels": [round(float(x), 3) for x in (share[0], *enough)],
+            "share_of_labels": [round(float(x), 3) if np.isfinite(x) else None for x in (share[0], *enough)],
         }
     return result
 

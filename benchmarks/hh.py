@@ -106,8 +106,8 @@ class Lab:
     def run(self, name: str, kind: str, **options: Any) -> Path:
         """The model that a recipe makes, trained unless it is there already."""
         function, config = recipe(kind)
-        options |= {"out": str(self.folder / name), "device": "cpu", "save_every": 10_000}
-        options |= {"encoding": ENCODING} if "encoding" in config.model_fields else {}
+        usual = {"encoding": ENCODING} if "encoding" in config.model_fields else {}
+        options = {"out": str(self.folder / name), "device": "cpu", "save_every": 10_000, **usual, **options}
         function(build(config, options, name))
         return self.folder / name / "model"
 
