@@ -74,12 +74,15 @@ class _Group:
     def run(self) -> Generator[Connection]:
         """One writer's changes. What it did wrong itself is undone; what the database did wrong ends the group."""
         self._size += 1
+        savepoint = self._connection.begin_nested()
         try:
-            with self._connection.begin_nested():
-                yield self._connection
-        except DBAPIError as error:
-            if not isinstance(error, IntegrityError):  # SQLite may have rolled all of it back by itself
-                self._end(error)
+            yield self._connection
+            savepoint.commit()
+        except BaseException as error:
+            if isinstance(error, DBAPIError) and not isinstance(error, IntegrityError):
+                self._end(error)  # SQLite may have rolled all of it back by itself, the savepoint too
+            else:
+                savepoint.rollback()
             raise
 
     def commit(self) -> None:

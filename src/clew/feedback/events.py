@@ -28,14 +28,13 @@ class Event(NamedTuple):
 
 def append(connection: Connection, type: str, body: Mapping[str, Any], *, actor: str, now: int) -> int:
     """The number of the new event. Holds the head of the chain until the transaction ends."""
-    head = connection.execute(sa.select(chain.c.seq, chain.c.hash).with_for_update()).one()
+    head = connection.execute(LOCK_HEAD).one()
     text = json.dumps(body, ensure_ascii=True, sort_keys=True, separators=(",", ":"))
     seq = head.seq + 1
     digest = _hash(seq, now, actor, type, text, head.hash)
-    connection.execute(chain.update().values(seq=seq, hash=digest))
-    connection.execute(
-        events.insert().values(seq=seq, at=now, actor=actor, type=type, body=text, prev_hash=head.hash, hash=digest)
-    )
+    connection.execute(MOVE_HEAD, {"new_seq": seq, "new_hash": digest})
+    row = {"seq": seq, "at": now, "actor": actor, "type": type, "body": text, "prev_hash": head.hash, "hash": digest}
+    connection.execute(INSERT, row)
     return seq
 
 
@@ -78,3 +77,9 @@ def broken_at(connection: Connection) -> int | None:
 def _hash(seq: int, at: int, actor: str, type: str, body: str, prev_hash: str) -> str:
     sealed = json.dumps([seq, at, actor, type, body, prev_hash], separators=(",", ":"))
     return hashlib.sha256(sealed.encode()).hexdigest()
+
+
+# Built once: putting a statement together takes longer than running it.
+LOCK_HEAD = sa.select(chain.c.seq, chain.c.hash).with_for_update()
+MOVE_HEAD = chain.update().values(seq=sa.bindparam("new_seq"), hash=sa.bindparam("new_hash"))
+INSERT = events.insert()

@@ -2,7 +2,8 @@
 
 import json
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable
+from functools import cache
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -25,8 +26,7 @@ DAY_MS = 24 * 60 * 60 * 1000
 def give(connection: Connection, person: Person, project: Project, num: int, *, now: int) -> list[str]:
     """Ids of the leases a person works on next: those they hold, oldest first, then new ones."""
     overdue = sweep(connection, now=now)
-    mine = (leases.c.person == person.id) & LIVE & (leases.c.revision == 0)
-    held = connection.execute(sa.select(leases.c.id, leases.c.project).where(mine).order_by(leases.c.number)).all()
+    held = connection.execute(HELD, {"person": person.id, "now": now}).all()
     found = [row.id for row in held if row.project == project.id][:num]
     new = _new(connection, person, project, min(num - len(found), MOST_LIVE - len(held)), now)
     if overdue:
@@ -57,10 +57,7 @@ def _new(connection: Connection, person: Person, project: Project, num: int, now
 
 def _standing(connection: Connection, person: Person, project: Project) -> Standing:
     """What expired was not done: it will be given again."""
-    of_person = (leases.c.person == person.id) & (leases.c.project == project.id) & (leases.c.revision == 0)
-    of_person &= leases.c.state != "expired"
-    counted = sa.select(leases.c.purpose, sa.func.count(), sa.func.max(leases.c.number))
-    rows = connection.execute(counted.where(of_person).group_by(leases.c.purpose)).all()
+    rows = connection.execute(STANDING, {"person": person.id, "project": project.id}).all()
     counts = {purpose: num for purpose, num, _ in rows}
     last = max(rows, key=lambda row: row[2], default=None)
     most = 0 if last is None else int(last[2]) + 1
@@ -80,63 +77,53 @@ class _Ask(NamedTuple):
 def _work(ask: _Ask) -> str | None:
     """The next task that needs answers: where the person declared a group, first of those it has not answered."""
     if ask.project.config.diverse and ask.person.group:
-        seen = sa.exists().where(
-            leases.c.entry == entries.c.id,
-            leases.c.rater_group == ask.person.group,
-            leases.c.state.in_(("live", "answered")),
-            leases.c.purpose == "work",
-        )
-        found = _take(ask, "work", WAITING & ~seen)
+        found = _take(ask, "work", is_diverse=True)
         if found is not None:
             return found
-    return _take(ask, "work", WAITING)
+    return _take(ask, "work")
 
 
-def _gold(ask: _Ask) -> str | None:
-    return _take(ask, "gold", OPEN & KNOWN & (entries.c.purpose == "gold"))
-
-
-def _screening(ask: _Ask) -> str | None:
-    """Of the known questions the first, in an order that is the same for everybody."""
-    return _take(ask, "screening", OPEN & KNOWN & (entries.c.purpose == "gold"))
-
-
-def _training(ask: _Ask) -> str | None:
-    return _take(ask, "training", OPEN & KNOWN & (entries.c.purpose == "training"))
-
-
-def _take(ask: _Ask, want: Want, which: sa.ColumnElement[bool]) -> str | None:
+def _take(ask: _Ask, want: Want, *, is_diverse: bool = False) -> str | None:
     """Lease the first such task that the person has not had; one they let expire they may have again, as it was."""
-    old = leases.alias()
-    same = (old.c.person == ask.person.id) & (old.c.task == entries.c.task) & (old.c.repeat == 0)
-    query = (
-        sa.select(entries.c.id, entries.c.task, entries.c.started, tasks.c.body, old.c.id.label("old"))
-        .join(tasks, tasks.c.id == entries.c.task)
-        .outerjoin(old, same & (old.c.revision == 0))
-        .where(entries.c.project == ask.project.id, which, old.c.id.is_(None) | (old.c.state == "expired"))
-        .order_by(*_order(ask.project, want))
-        .limit(1)
-        .with_for_update(of=entries, skip_locked=True)
-    )
-    entry = ask.connection.execute(query).first()
+    query = _waiting(want, ask.project.config.by, is_diverse)
+    about = {"person": ask.person.id, "project": ask.project.id, "rater_group": ask.person.group}
+    entry = ask.connection.execute(query, about).first()
     if entry is None:
         return None
-    taken = {"started": 1} if want != "work" else {"started": 1, "open": entries.c.open - 1}
-    ask.connection.execute(entries.update().where(entries.c.id == entry.id).values(taken))
+    if want == "work":
+        ask.connection.execute(TAKE_SEAT, {"entry": entry.id})
     if entry.old is not None:
         again = {"state": "live", "expires": ask.now + ask.project.config.lease_ms}
         ask.connection.execute(leases.update().where(leases.c.id == entry.old).values(again))
         return str(entry.old)
-    turn = _free_turn(ask, entry.id) if entry.started else 0
+    turn = _free_turn(ask, entry.id) if entry.started or want != "work" else 0
     slots = json.dumps(slot_order(ask.project.key, entry.task, turn, len(Task.model_validate_json(entry.body).items)))
     return _insert(ask, want, {"entry": entry.id, "task": entry.task, "turn": turn, "slots": slots, "repeat": 0})
 
 
-def _order(project: Project, want: Want) -> Sequence[sa.ColumnElement[Any]]:
+@cache
+def _waiting(want: Want, by: str, is_diverse: bool) -> sa.Executable:
+    """The first task of a kind that the person has not had, with their lease of it where it has run out."""
+    old = leases.alias()
+    same = (old.c.person == sa.bindparam("person")) & (old.c.task == entries.c.task)
+    query = (
+        sa.select(entries.c.id, entries.c.task, entries.c.started, tasks.c.body, old.c.id.label("old"))
+        .join(tasks, tasks.c.id == entries.c.task)
+        .outerjoin(old, same & (old.c.repeat == 0) & (old.c.revision == 0))
+        .where(entries.c.project == sa.bindparam("project"), old.c.id.is_(None) | (old.c.state == "expired"))
+        .limit(1)
+    )
     if want != "work":
-        return (entries.c.place,)
+        purpose = "training" if want == "training" else "gold"
+        return query.where(OPEN, KNOWN, entries.c.purpose == purpose).order_by(entries.c.place)
     breadth_first = (entries.c.started.desc(), entries.c.place)
-    return breadth_first if project.config.by == "random" else (entries.c.priority.desc(), *breadth_first)
+    query = query.where(WAITING).with_for_update(of=entries, skip_locked=True)
+    query = query.order_by(*(breadth_first if by == "random" else (entries.c.priority.desc(), *breadth_first)))
+    answered = (
+        (leases.c.entry == entries.c.id) & leases.c.state.in_(("live", "answered")) & (leases.c.purpose == "work")
+    )
+    own = sa.exists().where(answered, leases.c.rater_group == sa.bindparam("rater_group"))
+    return query.where(~own) if is_diverse else query
 
 
 def _free_turn(ask: _Ask, entry: str) -> int:
@@ -181,4 +168,23 @@ def _insert(ask: _Ask, purpose: Want, values: dict[str, Any]) -> str:
     return lease
 
 
-FINDERS = {"work": _work, "gold": _gold, "screening": _screening, "training": _training, "repeat": _repeat}
+FINDERS: dict[Want, Callable[[_Ask], str | None]] = {
+    "training": lambda ask: _take(ask, "training"),
+    "screening": lambda ask: _take(ask, "screening"),
+    "gold": lambda ask: _take(ask, "gold"),
+    "repeat": _repeat,
+    "work": _work,
+}
+TAKE_SEAT = entries.update().where(entries.c.id == sa.bindparam("entry")).values(started=1, open=entries.c.open - 1)
+HELD = (
+    sa.select(leases.c.id, leases.c.project)
+    .where(leases.c.person == sa.bindparam("person"), LIVE, leases.c.revision == 0)
+    .where(leases.c.expires > sa.bindparam("now"))
+    .order_by(leases.c.number)
+)
+STANDING = (
+    sa.select(leases.c.purpose, sa.func.count(), sa.func.max(leases.c.number))
+    .where(leases.c.person == sa.bindparam("person"), leases.c.project == sa.bindparam("project"))
+    .where(leases.c.revision == 0, leases.c.state != "expired")
+    .group_by(leases.c.purpose)
+)

@@ -41,8 +41,10 @@ class People:
             raise ValueError(f"a person's role is one of {', '.join(get_args(Role))}; got {role!r}")
         token = secrets.token_urlsafe(32)
         with self._store.write() as connection:
-            number = connection.execute(sa.select(sa.func.count()).select_from(people)).scalar_one() + 1
             key = secrets.token_hex(10)
+            body = {"person": key, "role": role, "group": group}
+            events.append(connection, "person.added", body, actor=actor, now=now)  # from here on we are alone
+            number = connection.execute(sa.select(sa.func.count()).select_from(people)).scalar_one() + 1
             connection.execute(
                 people.insert().values(
                     id=key,
@@ -55,8 +57,6 @@ class People:
                     created=now,
                 )
             )
-            body = {"person": key, "role": role, "group": group}
-            events.append(connection, "person.added", body, actor=actor, now=now)
         return Person(key, f"p-{number}", name, role, group, "active", now), token
 
     def all(self) -> list[Person]:

@@ -14,6 +14,7 @@ from clew.feedback.records import Answer, Item, Record, Share, Task, TaskKind
 from clew.feedback.schema import LIVE, entries, feedback, leases, projects
 from clew.feedback.slots import keyed, share
 from clew.feedback.store import Store, put_items, put_tasks
+from clew.types import as_string
 
 ProjectState = Literal["open", "paused", "closed"]
 Count = Annotated[int, Field(ge=0)]
@@ -154,18 +155,18 @@ class Projects:
         now: int,
     ) -> int:
         """Put tasks before people; how many are new. Those that `gold` knows the answer to, by id of task, are for
-        screening and checks, or with `training` for training. Raises ValueError for a task of another kind.
+        screening and checks, or with `training` for training. A pair the other way round is the same question.
+
+        Raises ValueError for a task of another kind, or one that shows the same answer twice.
         """
         known = gold or {}
         with self._store.write() as connection:
             found = find_project(connection, project)
-            wrong = next((t for t in tasks if t.kind != found.config.kind), None)
-            if wrong is not None:
-                raise ValueError(f"project {found.name!r} asks for {found.config.kind}; got a {wrong.kind} task")
+            _check(found, tasks)
             put_items(connection, items)
             put_tasks(connection, tasks)
             there = set(connection.scalars(sa.select(entries.c.task).where(entries.c.project == project)))
-            new = [t for t in {t.id: t for t in tasks}.values() if t.id not in there]
+            new = _absent(tasks, there)
             rows = [_entry(found, t, known.get(t.id), training=training, priority=priority) for t in new]
             if rows:
                 connection.execute(entries.insert(), rows)
@@ -226,6 +227,25 @@ def _project(row: Any) -> Project:
 @lru_cache(maxsize=256)
 def _config(text: str) -> ProjectConfig:
     return ProjectConfig.model_validate_json(text)
+
+
+def _check(project: Project, tasks: Sequence[Task]) -> None:
+    for task in tasks:
+        if task.kind != project.config.kind:
+            raise ValueError(f"project {project.name!r} asks for {project.config.kind}; got a {task.kind} task")
+        if len(set(task.items)) < len(task.items):
+            raise ValueError(f"a task shows the same answer twice: {as_string(task.prompt)!r:.60}; leave it out")
+
+
+def _absent(tasks: Sequence[Task], there: set[str]) -> list[Task]:
+    """Each once, without those that are there already, either way round."""
+    new: list[Task] = []
+    for task in tasks:
+        turned = task.model_copy(update={"items": task.items[::-1]})
+        if not there & {task.id, turned.id}:
+            new.append(task)
+            there.add(task.id)
+    return new
 
 
 def _entry(project: Project, task: Task, gold: Gold | None, *, training: bool, priority: float) -> dict[str, object]:

@@ -9,6 +9,7 @@ from typing import Any, Literal, Protocol
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import IntegrityError
 
 from clew.feedback import events, schema
@@ -231,8 +232,9 @@ Same = Callable[[str, str], bool]
 
 def _add(connection: Connection, table: sa.Table, rows: Mapping[str, Mapping[str, object]], same: Same) -> None:
     fresh = _absent(connection, table, list(rows), same)
-    if fresh:
-        connection.execute(table.insert(), [{"id": key, **rows[key]} for key in fresh])
+    insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
+    if fresh:  # another server may be adding the same at this moment
+        connection.execute(insert(table).on_conflict_do_nothing(), [{"id": key, **rows[key]} for key in fresh])
 
 
 def _absent(connection: Connection, table: sa.Table, keys: Sequence[str], same: Same) -> list[str]:
