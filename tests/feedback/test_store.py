@@ -228,7 +228,7 @@ def test_a_full_disk_is_said_and_harms_nothing(small_store):
     assert small_store.damage() == []
 
 
-WRITER = """
+WRITER = r"""
 import os, sys, threading
 from pathlib import Path
 from clew.feedback.answers import Submission
