@@ -143,7 +143,8 @@ class Spread:
 def most_probable(likelihood: Likelihood, *, prior: float) -> Fit:
     """Maximum of the likelihood times Normal(0, 1 / prior) on every parameter; prior 0: maximum likelihood.
 
-    ValueError where the maximum likelihood is infinite, as for an item that always wins.
+    ValueError where the maximum likelihood is infinite, as for an item that always wins; ArithmeticError where numbers
+    are so extreme that no maximum is found.
     """
     if prior < 0:
         raise ValueError(f"the prior is a precision, 0 or more; got {prior}")
@@ -242,6 +243,11 @@ def _exactly(likelihood: Likelihood, prior: float, theta: Floats) -> Floats:
         if not np.abs(new_slope).max() < np.abs(slope).max():
             break
         theta, slope = closer, new_slope
+    at_first = likelihood.gradient(np.zeros_like(theta), counts)[1]
+    if np.abs(slope).max(initial=0) > 1e-6 * max(1.0, np.abs(at_first).max(initial=0)):
+        raise ArithmeticError(
+            f"strengths did not converge: a slope of {np.abs(slope).max():g} is left; raise the prior"
+        )
     return theta
 
 
