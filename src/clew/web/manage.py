@@ -27,6 +27,7 @@ from clew.web.work import Cursor, Id, Json
 manage = APIRouter(prefix=API)
 Name = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f]+$")]
 Key = Annotated[str | None, Header(alias="Idempotency-Key", max_length=200)]
+NDJSON = {"content": {"application/x-ndjson": {"schema": {"type": "object"}}}, "required": True}
 DEPTH = 32
 PAGE = 100
 
@@ -89,7 +90,7 @@ async def _body(request: Request) -> bytes:
     return await request.body()
 
 
-@manage.post("/projects/{project}/items", openapi_extra={"requestBody": {"content": {"application/x-ndjson": {}}}})
+@manage.post("/projects/{project}/items", openapi_extra={"requestBody": NDJSON})
 def add_items(project: Id, caller: Caller, desk: TheDesk, body: Annotated[bytes, Depends(_body)]) -> Json:
     """One JSON object a line, in any format that `clew data check` reads; what became of each line."""
     with told():

@@ -55,6 +55,11 @@ def listen(host: str, port: int) -> socket.socket:
 
 def serve(app: Gate, opened: socket.socket, limits: Limits, *, is_behind_proxy: bool) -> None:
     """Answers requests until SIGINT or SIGTERM; requests under way are answered first."""
+    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+    server_of(app, limits, is_behind_proxy=is_behind_proxy).run(sockets=[opened])
+
+
+def server_of(app: Gate, limits: Limits, *, is_behind_proxy: bool = False) -> uvicorn.Server:
     config = uvicorn.Config(
         app,
         http=_patient(limits.header_timeout_s),
@@ -69,8 +74,7 @@ def serve(app: Gate, opened: socket.socket, limits: Limits, *, is_behind_proxy: 
         timeout_keep_alive=75,
         timeout_graceful_shutdown=5,
     )
-    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
-    uvicorn.Server(config).run(sockets=[opened])
+    return uvicorn.Server(config)
 
 
 def _patient(header_timeout_s: float) -> type[HttpToolsProtocol]:
