@@ -3,16 +3,18 @@
 `python -m tools.desk_screenshots [FOLDER]` writes docs/images/desk-*.png, or into FOLDER every page at both sizes.
 """
 
+import os
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import Page, ViewportSize, sync_playwright
 
 from clew.data import grammar
 from clew.feedback.answers import Submission
@@ -22,7 +24,8 @@ from clew.feedback.records import Comparison, Item, Task
 from clew.feedback.store import Store
 from clew.web import fill
 
-WIDE, PHONE = {"width": 1280, "height": 720}, {"width": 390, "height": 844}
+WIDE: ViewportSize = {"width": 1280, "height": 720}
+PHONE: ViewportSize = {"width": 390, "height": 844}
 HOUR_MS = 3_600_000
 PAGES = ("overview", "agreement", "raters", "bias", "coverage", "review", "exports", "people", "project", "log")
 IMAGES = Path(__file__).parent.parent / "docs" / "images"
@@ -32,56 +35,55 @@ def main() -> None:
     folder = Path(sys.argv[1]) if len(sys.argv) > 1 else None
     with tempfile.TemporaryDirectory() as temporary:
         store = Path(temporary) / "labels.sqlite"
-        projects, token = filled(store)
+        ids, tokens = filled(store)
         with served(store) as link, sync_playwright() as playwright:
-            browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox", "--disable-gpu"])
+            chromium = shutil.which("chromium")
+            browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
             url = link.partition("/#")[0]
-            rater = browser.new_page(viewport=WIDE)
-            rater.goto(f"{url}/#token={token}&project={projects['comparison']}")
             operator = browser.new_page(viewport=WIDE)
             operator.goto(link)
             operator.wait_for_selector("[data-page=overview]")
-            operator.select_option("#projects", projects["guest book"])
-            shots = every_page(rater, operator, url, projects) if folder else of_the_manual(rater, operator, url, projects)
-            for name, page in shots:
+            operator.select_option("#projects", ids["guest book"])
+            raters: dict[str, Page] = {}
+            for kind, token in tokens.items():
+                raters[kind] = browser.new_page(viewport=WIDE)
+                raters[kind].goto(f"{url}/#token={token}&project={ids[kind]}")
+                raters[kind].wait_for_selector("[data-lease]")
+            for name, page in every_page(raters, operator, url) if folder else of_the_manual(raters, operator, url):
                 page.screenshot(path=(folder or IMAGES) / f"desk-{name}.png")
 
 
-def of_the_manual(rater: Page, operator: Page, url: str, projects: dict[str, str]) -> Iterator[tuple[str, Page]]:
+def of_the_manual(raters: Mapping[str, Page], operator: Page, url: str) -> Iterator[tuple[str, Page]]:
     """Names and pages at the moment to take them."""
-    task(rater, url, projects["comparison"], "Shift+3", "2")
+    rater = raters["comparison"]
+    press(rater, "Shift+Digit3", "2")
     yield "comparison", rater
-    rater.keyboard.press("?")
+    press(rater, "?")
     yield "keys", rater
-    rater.keyboard.press("Escape")
+    press(rater, "Escape")
     rater.set_viewport_size(PHONE)
     yield "phone", rater
-    rater.set_viewport_size(WIDE)
-    task(rater, url, projects["steps"], "c", "c", "z")
-    yield "steps", rater
-    task(rater, url, projects["spans"], *["Control+ArrowRight"] * 5, "Control+Shift+ArrowRight", "1")
-    yield "spans", rater
+    press(raters["steps"], "c", "c", "z")
+    yield "steps", raters["steps"]
+    press(raters["spans"], *["Control+ArrowRight"] * 6, "Control+Shift+ArrowRight", "1")
+    yield "spans", raters["spans"]
     for name in ("overview", "raters", "agreement"):
         tab(operator, url, name)
         yield name, operator
 
 
-def every_page(rater: Page, operator: Page, url: str, projects: dict[str, str]) -> Iterator[tuple[str, Page]]:
+def every_page(raters: Mapping[str, Page], operator: Page, url: str) -> Iterator[tuple[str, Page]]:
     for size, suffix in ((WIDE, "wide"), (PHONE, "phone")):
-        rater.set_viewport_size(size)  # pyright: ignore[reportArgumentType]
-        operator.set_viewport_size(size)  # pyright: ignore[reportArgumentType]
-        for kind, project in projects.items():
-            task(rater, url, project)
-            yield f"{kind.replace(' ', '-')}-{suffix}", rater
+        for kind, rater in raters.items():
+            rater.set_viewport_size(size)
+            yield f"{kind}-{suffix}", rater
+        operator.set_viewport_size(size)
         for name in PAGES:
             tab(operator, url, name)
             yield f"{name}-{suffix}", operator
 
 
-def task(page: Page, url: str, project: str, *keys: str) -> None:
-    page.goto("about:blank")
-    page.goto(f"{url}/#project={project}")
-    page.wait_for_selector("[data-lease]")
+def press(page: Page, *keys: str) -> None:
     for key in keys:
         page.keyboard.press(key)
 
@@ -91,29 +93,23 @@ def tab(page: Page, url: str, name: str) -> None:
     page.wait_for_selector(f"[data-page={name}]")
 
 
-class served:
+@contextmanager
+def served(store: Path) -> Iterator[str]:
     """`clew desk` on a store; gives the operator's link."""
-
-    def __init__(self, store: Path) -> None:
-        command = [sys.executable, "-m", "clew", "desk", str(store), "--port", "0"]
-        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={"PYTHONUNBUFFERED": "1"})
-
-    def __enter__(self) -> str:
-        assert self._process.stdout is not None
-        link = next(line.strip() for line in self._process.stdout if "#token=" in line)
-        time.sleep(1)
-        return link
-
-    def __exit__(self, *_: object) -> None:
-        self._process.terminate()
-        self._process.wait()
+    command = [sys.executable, "-m", "clew", "desk", str(store), "--port", "0"]
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stdout is not None
+        yield next(line.strip() for line in process.stdout if "#token=" in line)
+        process.terminate()
 
 
-def filled(store: Path) -> tuple[dict[str, str], str]:
-    """Projects of several kinds, one of them with two days of simulated answers; and a rater's token."""
+def filled(store: Path) -> tuple[dict[str, str], dict[str, str]]:
+    """Projects of several kinds, one of them with simulated answers; and for each kind a rater's token."""
     desk = Desk(Store.open(store))
     now = time.time_ns() // 1_000_000
     ids: dict[str, str] = {}
+    tokens: dict[str, str] = {}
     for kind, (prompt, answers, more) in SAMPLES.items():
         config = ProjectConfig(kind=kind, guidelines=GUIDELINES, daily_goal=40, gold_rate=0, **more)  # pyright: ignore[reportArgumentType]
         project = desk.projects.add(f"helpfulness: {kind}", config, actor="tools", now=now)
@@ -122,16 +118,23 @@ def filled(store: Path) -> tuple[dict[str, str], str]:
         asked = Task(kind=kind, prompt=prompt, items=tuple(item.id for item in items))  # pyright: ignore[reportArgumentType]
         desk.projects.put(project.id, [asked], items=items, actor="tools", now=now)
         ids[kind] = project.id
+        tokens[kind] = desk.people.add("annotator", name="Anna Berg", actor="tools", now=now)[1]
     ids["guest book"] = labelled(desk, now)
-    token = desk.people.add("annotator", name="Anna Berg", actor="tools", now=now)[1]
     desk.store.close()
-    return ids, token
+    return ids, tokens
 
 
 def labelled(desk: Desk, now: int) -> str:
-    """The quickstart's pairs, judged by six people over thirty hours: four careful, one who takes the left, one lazy."""
+    """The quickstart's pairs, judged by six people over thirty hours: four careful, one of the left, one lazy."""
     rng = np.random.default_rng(7)
-    config = ProjectConfig(kind="comparison", guidelines=fill.DEMO_GUIDELINES, need=3, gold_rate=0, hourly_cost=18.0, population={"north": 0.5, "south": 0.5})
+    config = ProjectConfig(
+        kind="comparison",
+        guidelines=fill.DEMO_GUIDELINES,
+        need=3,
+        gold_rate=0,
+        hourly_cost=18.0,
+        population={"north": 0.5, "south": 0.5},
+    )
     project = desk.projects.add("guest book", config, actor="tools", now=now)
     for row in grammar.prompts(num=60, seed=0):
         texts = [grammar.answer(row["place"], rng, mood=rng.uniform(-1, 1), stray=0.25) for _ in range(2)]
@@ -165,8 +168,22 @@ def lazy(leased: Leased, rng: np.random.Generator) -> Comparison:
     return careful(leased, rng) if rng.random() < 0.5 else Comparison(verdict="first" if rng.random() < 0.5 else "tie")
 
 
-HABITS: list[Callable[[Leased, np.random.Generator], Comparison]] = [careful, careful, careful, careful, takes_the_left, lazy]
-PEOPLE = [("Anna", "north"), ("Marek", "south"), ("Ines", "north"), ("Tomo", "north"), ("Lev", "north"), ("Ada", "south")]
+HABITS: list[Callable[[Leased, np.random.Generator], Comparison]] = [
+    careful,
+    careful,
+    careful,
+    careful,
+    takes_the_left,
+    lazy,
+]
+PEOPLE = [
+    ("Anna", "north"),
+    ("Marek", "south"),
+    ("Ines", "north"),
+    ("Tomo", "north"),
+    ("Lev", "north"),
+    ("Ada", "south"),
+]
 GUIDELINES = """Choose the answer that **helps more** with what was asked.
 
 - What is true comes before how it is said.
@@ -197,8 +214,8 @@ STEPS = (
     "The area is l · w = 14 · 6 = 84.",
 )
 TOWER = (
-    "The Eiffel Tower was finished in 1899 and is about 330 metres tall. It was built by the company of Gustave Eiffel, "
-    "and it stands in Lyon. Paris is also famous for its bakeries."
+    "The Eiffel Tower was finished in 1899 and is about 330 metres tall. It was built by the company of "
+    "Gustave Eiffel, and it stands in Lyon. Paris is also famous for its bakeries."
 )
 SAMPLES = {
     "comparison": (QUESTION, [LONG, SHORT], {}),

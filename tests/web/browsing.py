@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from clew.feedback.projects import ProjectConfig
 from clew.feedback.records import Feedback
 from clew.feedback.store import Store
+from clew.web.access import now_ms
 from tests.web.conftest import Office, Server
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -79,6 +81,16 @@ def opened(
                 site.stop()
 
 
+def project(
+    office: Office, name: str, num: int = 0, *, kind: str = "comparison", texts=("left {}", "right {}"), **config
+):
+    """A project in which nothing is drawn but the order of items."""
+    options = {"gold_rate": 0.0, "repeat_rate": 0.0, "audit_share": 0.0, **config}
+    made = office.desk.projects.add(name, ProjectConfig(kind=kind, **options), actor="test", now=now_ms())
+    office.fill(made, num, texts=texts)
+    return made
+
+
 def press(page, *keys: str) -> None:
     """Keys, one after another, as a person's keyboard sends them."""
     for key in keys:
@@ -103,3 +115,11 @@ def on_screen(page, expected) -> None:
 def replaced(page, before: str) -> None:
     """Waits until another task is on screen."""
     expect(page.locator("#task")).not_to_have_attribute("data-lease", before)
+
+
+def submitted(page, *keys: str) -> None:
+    """Answers the task on screen and waits for the next, or for the end of them."""
+    before = lease(page)
+    press(page, *keys, "Enter")
+    replaced(page, before)
+    page.wait_for_selector("[data-lease], .nothing")

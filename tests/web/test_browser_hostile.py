@@ -7,7 +7,7 @@ import pytest
 
 from clew.feedback.records import Item, Task
 from clew.web.access import now_ms
-from tests.web.browsing import opened, press
+from tests.web.browsing import lease, opened, press, project, submitted
 from tests.web.conftest import HEADERS, Office
 from tests.web.hostile import PAYLOADS
 
@@ -24,14 +24,14 @@ def site(tmp_path_factory):
 def _fill(office: Office) -> dict[str, str]:
     ids = {}
     for kind in ("ranking", "comparison"):
-        project = office.project(kind, 0, name=f"{kind} {PAYLOADS[6]}", guidelines="\n\n".join(PAYLOADS[:70]), need=9)
-        ids[kind] = project.id
+        made = project(office, f"{kind} {PAYLOADS[6]}", kind=kind, guidelines="\n\n".join(PAYLOADS[:70]), need=9)
+        ids[kind] = made.id
         size = SIZE if kind == "ranking" else 2
         for start in range(0, len(PAYLOADS), SIZE):
             prompt = "\n\n".join(PAYLOADS[start : start + 3])
             items = [Item(prompt=prompt, completion=text) for text in PAYLOADS[start : start + size]]
             task = Task(kind=kind, prompt=prompt, items=tuple(item.id for item in items))
-            office.desk.projects.put(project.id, [task], items=items, actor="test", now=now_ms())
+            office.desk.projects.put(made.id, [task], items=items, actor="test", now=now_ms())
     for name in PAYLOADS[:12]:
         office.person(name=name, group=name)
     return ids
@@ -63,11 +63,8 @@ def test_nothing_of_a_hostile_task_acts_on_the_labelling_page(site):
             press(page, key)
             assert page.evaluate(AUDIT) == []
         num = page.locator(".panel").count()
-        seen.add(page.get_attribute("#task", "data-lease"))
-        press(page, *map(str, range(1, num + 1)), "Enter")
-        page.wait_for_function(
-            "document.querySelector('#task').dataset.lease !== undefined || document.querySelector('.nothing')"
-        )
+        seen.add(lease(page))
+        submitted(page, *map(str, range(1, num + 1)))
     press(page, "g")
     page.wait_for_selector("dialog[open]")
     assert page.evaluate(AUDIT) == []

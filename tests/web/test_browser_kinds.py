@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.web.browsing import PHONE, WIDE, opened, press, saved
+from tests.web.browsing import PHONE, WIDE, opened, press, project, saved
 from tests.web.conftest import Office
 
 NUM = 3
@@ -31,9 +31,9 @@ TEXTS = {
 }
 
 CASES = [
-    ("comparison", ["Tab", "s", "Shift+2", "7"], {"verdict": "second", "margin": 2.0}),
+    ("comparison", ["Tab", "s", "Shift+Digit2", "7"], {"verdict": "second", "margin": 2.0}),
     ("comparison", ["ArrowLeft"], {"verdict": "first", "margin": 2.0, "flaws": ((), ())}),
-    ("comparison", ["Shift+1", "1"], {"verdict": "first", "margin": 3.0, "flaws": (("false",), ())}),
+    ("comparison", ["Shift+Digit1", "1"], {"verdict": "first", "margin": 3.0, "flaws": (("false",), ())}),
     ("comparison", ["4"], {"verdict": "first", "margin": 0.0}),
     ("comparison", ["1", "t"], {"verdict": "tie"}),
     ("comparison", ["0"], {"verdict": "both_bad"}),
@@ -62,7 +62,12 @@ CASES = [
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    people = [f"{kind}-{place}" for place, (kind, _, _) in enumerate(CASES)] + [*FORMS, "spans-of-words", "step-of-own"]
+    people = [f"{kind}-{place}" for place, (kind, _, _) in enumerate(CASES)] + [
+        *FORMS,
+        *(f"fit-{kind}" for kind in FORMS),
+        "spans-of-words",
+        "step-of-own",
+    ]
     with opened(tmp_path_factory.mktemp("kinds"), _fill, people) as site:
         yield site
 
@@ -71,10 +76,10 @@ def _fill(office: Office) -> dict[str, str]:
     ids = {}
     for kind, config in FORMS.items():
         texts = TEXTS.get(kind, ("left {}",) if kind not in ("comparison", "ranking") else ("left {}", "right {}"))
-        project = office.project(kind, 0, need=50, **config)
+        made = project(office, kind, kind=kind, need=50, **config)
         more = {"steps": STEPS} if kind == "steps" else {}
-        office.fill(project, NUM, prompt="What about {}?", texts=texts, **more)
-        ids[kind] = project.id
+        office.fill(made, NUM, prompt="What about {}?", texts=texts, **more)
+        ids[kind] = made.id
     return ids
 
 
@@ -97,7 +102,7 @@ def test_a_task_is_answered_by_keys_alone(site, place, case):
 
 def test_spans_are_marked_by_keys_in_code_points(site):
     page = site.worker("spans-of-words", "spans")
-    press(page, *["Control+ArrowRight"] * 6, "Shift+ArrowLeft", "Shift+ArrowLeft", "1")
+    press(page, *["Control+ArrowRight"] * 7, "Shift+ArrowLeft", "Shift+ArrowLeft", "1")
     assert page.text_content(".span-item q") == "99"
     press(
         page,
@@ -160,17 +165,14 @@ def test_too_few_words_are_not_sent(site):
     page.context.close()
 
 
-def test_every_kind_fits_on_both_screens_and_names_its_controls(site):
-    page = site.worker("thumb", "comparison")
-    for kind in FORMS:
-        page.goto("about:blank")
-        page.goto(f"{site.server.url}/#project={site.projects[kind]}")
-        page.wait_for_selector(f"[data-kind={kind}]")
-        for size in (PHONE, WIDE):
-            page.set_viewport_size(size)
-            assert page.evaluate("document.documentElement.scrollWidth") <= size["width"], kind
-            assert page.evaluate(UNNAMED) == [], kind
-        assert page.evaluate("document.documentElement.scrollHeight") <= WIDE["height"], "controls do not scroll away"
+@pytest.mark.parametrize("kind", FORMS)
+def test_a_kind_fits_on_both_screens_and_names_its_controls(site, kind):
+    page = site.worker(f"fit-{kind}", kind)
+    for size in (PHONE, WIDE):
+        page.set_viewport_size(size)
+        assert page.evaluate("document.documentElement.scrollWidth") <= size["width"]
+        assert page.evaluate(UNNAMED) == []
+    assert page.evaluate("document.documentElement.scrollHeight") <= WIDE["height"], "the controls do not scroll away"
     page.context.close()
 
 

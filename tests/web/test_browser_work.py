@@ -7,7 +7,7 @@ import pytest
 
 from clew.feedback.projects import Gold
 from clew.feedback.records import Comparison
-from tests.web.browsing import lease, on_screen, opened, press, replaced, saved
+from tests.web.browsing import lease, on_screen, opened, press, project, replaced, saved
 from tests.web.conftest import Office
 
 PEOPLE = """undo undo-chain double offline closed lost keys typing training skip fast other views""".split()
@@ -20,10 +20,8 @@ def site(tmp_path_factory):
 
 
 def _fill(office: Office) -> dict[str, str]:
-    many = office.project(
-        "comparison", 60, name="many", need=50, texts=("left {} ![](http://evil.test/x.png)", "right {}")
-    )
-    taught = office.project("comparison", 0, name="taught", training=1)
+    many = project(office, "many", 60, need=50, texts=("left {} ![](http://evil.test/x.png)", "right {}"))
+    taught = project(office, "taught", training=1)
     known = Gold(Comparison(verdict="first", margin=2), "The left one is **right**.")
     office.fill(taught, 1, prompt="lesson {}", gold=known, training=True)
     office.fill(taught, 2, prompt="work {}")

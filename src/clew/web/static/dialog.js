@@ -15,7 +15,8 @@ export function ask(title, content, choices = [{ label: "Close", key: "Enter", v
     box.addEventListener("keydown", (event) => {
       const choice = choices.find(({ key }) => key === event.key);
       const isTyping = event.target.closest("textarea, input") && event.key !== "Enter";
-      if (!choice || isTyping || event.repeat || event.target.closest("[data-busy]")) return;
+      const isPressing = event.key === "Enter" && event.target.closest("button, a");
+      if (!choice || isTyping || isPressing || event.repeat) return;
       event.preventDefault();
       choose(choice.value);
     });

@@ -13,7 +13,7 @@ export async function showKeys(kind, owner) {
 
   async function change(row, button) {
     button.replaceChildren("Press a key …");
-    button.dataset.busy = "yes";
+    button.classList.add("is-waiting");
     const chord = await nextChord(button);
     const other = chord && keysOf(kind, ownKeys(owner)).find((one) => one.keys.includes(chord) && one.id !== row.id);
     if (other) told.textContent = `That key already means: ${other.says}`;

@@ -10,7 +10,7 @@ let counter = 0;
 export class Queue {
   #prefix;
   #listener;
-  #isSending = false;
+  #sending = null;
   #wait = 1000;
   #timer;
 
@@ -38,14 +38,17 @@ export class Queue {
     this.send();
   }
 
-  /** Sends what there is; returns when the queue is empty or the server does not take more for now. */
-  async send() {
-    if (this.#isSending) return;
-    this.#isSending = true;
+  /** Sends what there is; resolves when the queue is empty or the server does not take more for now. */
+  send() {
+    this.#sending ??= this.#run();
+    return this.#sending;
+  }
+
+  async #run() {
     clearTimeout(this.#timer);
     let entry;
     while ((entry = this.entries[0]) && (await this.#deliver(entry)));
-    this.#isSending = false;
+    this.#sending = null;
     this.#listener.changed(this);
   }
 
