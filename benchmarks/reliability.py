@@ -1,6 +1,6 @@
 """What it is worth to know whom to believe: a reward model on human comparisons, labelled by raters of whom some flip.
 
-    CLEW_DATA=... OMP_NUM_THREADS=1 python benchmarks/reliability.py [--folder runs/reliability] [--seeds 12]
+    CLEW_DATA=... OMP_NUM_THREADS=1 python benchmarks/reliability.py [--folder runs/reliability] [--seeds 10]
 
 HH's comparisons (arXiv 2204.05862) dealt to simulated raters as the desk does by default: one each, a tenth of the
 pairs to three. 30 % of the raters turn a label round with probability 0.8, the others give it as it is. Models of the
@@ -142,7 +142,7 @@ def report(lab: Lab, base: Path, seeds: int) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=Path("runs/reliability"))
-    parser.add_argument("--seeds", type=int, default=12)
+    parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/reliability.json"))
     parser.add_argument("--joint", action="store_true")
     options = parser.parse_args()
@@ -158,6 +158,7 @@ def main() -> None:
             "raters": RATERS,
             "adversaries": ADVERSARIES,
             "flipped": FLIPPED,
+            "audited": AUDITED,
             "model": MODEL,
             "reward": REWARD,
         },
