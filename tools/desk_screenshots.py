@@ -110,15 +110,15 @@ def filled(store: Path) -> tuple[dict[str, str], dict[str, str]]:
     now = time.time_ns() // 1_000_000
     ids: dict[str, str] = {}
     tokens: dict[str, str] = {}
-    for kind, (prompt, answers, more) in SAMPLES.items():
+    for (kind, (prompt, answers, more)), rater in zip(SAMPLES.items(), RATERS, strict=True):
         config = ProjectConfig(kind=kind, guidelines=GUIDELINES, daily_goal=40, gold_rate=0, **more)  # pyright: ignore[reportArgumentType]
-        project = desk.projects.add(f"helpfulness: {kind}", config, actor="tools", now=now)
+        project = desk.projects.add(f"Helpful answers, {kind}", config, actor="tools", now=now)
         steps = STEPS if kind == "steps" else ()
         items = [Item(prompt=prompt, completion=answer, steps=steps) for answer in answers]
         asked = Task(kind=kind, prompt=prompt, items=tuple(item.id for item in items))  # pyright: ignore[reportArgumentType]
         desk.projects.put(project.id, [asked], items=items, actor="tools", now=now)
         ids[kind] = project.id
-        tokens[kind] = desk.people.add("annotator", name="Anna Berg", actor="tools", now=now)[1]
+        tokens[kind] = desk.people.add("annotator", name=rater, actor="tools", now=now)[1]
     ids["guest book"] = labelled(desk, now)
     desk.store.close()
     return ids, tokens
@@ -136,7 +136,7 @@ def labelled(desk: Desk, now: int) -> str:
         population={"north": 0.5, "south": 0.5},
     )
     project = desk.projects.add("guest book", config, actor="tools", now=now)
-    for row in grammar.prompts(num=60, seed=0):
+    for row in grammar.prompts(num=90, seed=0):
         texts = [grammar.answer(row["place"], rng, mood=rng.uniform(-1, 1), stray=0.25) for _ in range(2)]
         items = [Item(prompt=row["prompt"], completion=text) for text in dict.fromkeys(texts)]
         if len(items) == 2:
@@ -184,6 +184,7 @@ PEOPLE = [
     ("Lev", "north"),
     ("Ada", "south"),
 ]
+RATERS = "Noor Emil Sofia Pavel Lucía Jonas Amara Hiro Greta Samir".split()
 GUIDELINES = """Choose the answer that **helps more** with what was asked.
 
 - What is true comes before how it is said.

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from clew.feedback.people import Person
 from clew.feedback.projects import ProjectConfig
 from clew.feedback.records import Feedback
 from clew.feedback.store import Store
@@ -33,11 +34,12 @@ class Site:
         self.server = Server(folder, *self._arguments)
 
     def open(self, person: str, project: str = "", *, size=WIDE):
-        """The page of somebody who comes by their link; each person comes once, in a browser of their own."""
+        """A page of somebody who is logged in, in a browser of their own."""
         context = self.browser.new_context(viewport=size)
         context.set_default_timeout(8000)
+        context.add_cookies([{"name": "clew_session", "value": self.people[person][1], "url": self.server.url}])
         page = context.new_page()
-        page.goto(f"{self.server.url}/#token={self.people[person][1]}&project={self.projects.get(project, '')}")
+        page.goto(f"{self.server.url}/#project={self.projects.get(project, '')}")
         return page
 
     def worker(self, person: str, project: str, **options):
@@ -68,7 +70,7 @@ def opened(
     """A site whose store `fill` fills; it gives the ids of its projects by name."""
     office = Office(folder)
     projects = fill(office)
-    invited = {name: office.person(name=name) for name in people}
+    invited = {name: _with_session(office, name) for name in people}
     office.desk.store.close()
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=OPTIONS)
@@ -79,6 +81,12 @@ def opened(
             browser.close()
             if site.server.process.poll() is None:
                 site.stop()
+
+
+def _with_session(office: Office, name: str) -> tuple[Person, str]:
+    """Somebody and the secret of their cookie: links are tried elsewhere, and only so many a minute."""
+    person, _ = office.person(name=name)
+    return person, office.desk.people.open_session(person.id, expires=now_ms() + 3_600_000)
 
 
 def project(

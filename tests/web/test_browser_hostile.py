@@ -1,7 +1,5 @@
 """Hostile texts on every page where texts of others are shown: nothing runs, nothing is loaded, nothing is spoofed."""
 
-import json
-
 import httpx
 import pytest
 
@@ -107,15 +105,15 @@ def test_nothing_that_raters_wrote_acts_on_the_operators_pages(site):
 
 def _answer_with_hostile_notes(site) -> None:
     """A rater whose notes are attacks, through the API."""
-    with httpx.Client(base_url=f"{site.server.url}/api/v1", headers=HEADERS) as client:
-        client.post("/session", json={"token": site.people["writer"][1]}).raise_for_status()
+    cookies = {"clew_session": site.people["writer"][1]}
+    with httpx.Client(base_url=f"{site.server.url}/api/v1", headers=HEADERS, cookies=cookies) as client:
         for note in PAYLOADS:
             reply = client.post(f"/projects/{site.projects['comparison']}/leases", json={"n": 1})
             if reply.status_code == 204:
                 return
             lease = reply.json()["tasks"][0]["lease"]
             said = {"answer": {"kind": "comparison", "verdict": "first", "margin": 1}, "note": f"flag {note}"}
-            client.post(f"/leases/{lease}/answer", content=json.dumps(said)).raise_for_status()
+            client.post(f"/leases/{lease}/answer", json=said).raise_for_status()
 
 
 LISTEN = """

@@ -113,6 +113,6 @@ def test_a_project_is_made_and_given_items(site, page, tmp_path):
     file.write_text('{"prompt": "Hi?", "completion": "Hello."}\nnot json\n')
     page.get_by_label("File").set_input_files(file)
     page.get_by_role("button", name="Add items").click()
-    page.wait_for_selector("text=Items added")
+    expect(page.locator("#says")).to_have_text("Items added")
     told = page.locator(".card", has_text="Items").get_by_role("status").inner_text()
     assert told.startswith("1 items added, 1 refused: line 2")

@@ -45,6 +45,7 @@ export class Queue {
   }
 
   async #run() {
+    await null; // with nothing to send it would end before send() has kept it
     clearTimeout(this.#timer);
     let entry;
     while ((entry = this.entries[0]) && (await this.#deliver(entry)));

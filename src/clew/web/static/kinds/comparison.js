@@ -4,6 +4,7 @@ import { choice, press, pressOne } from "../choice.js";
 import { el } from "../element.js";
 import { LETTERS, panel } from "./panels.js";
 
+const NAMES = { clips: "Clip" };
 const SIGNS = { first: ["A ≈ B", "A ≥ B", "A > B", "A ≫ B"], second: ["B ≈ A", "B ≥ A", "B > A", "B ≫ A"] };
 
 export function comparison(task, desk) {
@@ -11,7 +12,9 @@ export function comparison(task, desk) {
   const choices = [...task.schema.degrees].sort((a, b) => isOther(a) - isOther(b));
   const state = { choice: null, marked: [new Set(), new Set()], side: 0 };
   const chips = [0, 1].map((side) => flaws.map((flaw, place) => chip(flaw, place, () => toggleFlaw(side, place))));
-  const panels = task.slots.map((slot, side) => panel(slot, `Answer ${LETTERS[side]}`, desk, chipRow(chips[side])));
+  const panels = task.slots.map((slot, side) =>
+    panel(slot, `${NAMES[task.kind] ?? "Answer"} ${LETTERS[side]}`, desk, chipRow(chips[side])),
+  );
   const buttons = choices.map((one, place) => degreeButton(one, () => choose(place)));
   const numDegrees = choices.filter((one) => !isOther(one)).length;
 

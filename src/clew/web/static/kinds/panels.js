@@ -7,7 +7,7 @@ export const LETTERS = "ABCDEFGHI";
 
 /** One answer. `more` stands below its text. */
 export function panel(slot, title, desk, ...more) {
-  const body = el("div", { class: "panel-body" }, slot.media ? clip(slot) : passage(slot));
+  const body = el("div", { class: "panel-body" }, slot.media ? clip(slot, title) : passage(slot));
   if (slot.more > 0) body.append(rest(slot, desk, body));
   return el(
     "section",
@@ -30,9 +30,11 @@ function hidden({ invisible }) {
   return el("span", { class: "badge warn", title: "Press I to see them in the raw text" }, `${invisible} hidden characters`);
 }
 
-/** A clip that loops without sound from the moment both sides can play. */
-function clip(slot) {
-  return el("video", { src: slot.media, loop: true, muted: true, playsinline: true, preload: "auto" });
+/** A clip that loops without sound, or a picture. */
+function clip({ media }, title) {
+  const isPicture = /\.(png|jpg|gif)$/.test(media);
+  if (isPicture) return el("img", { src: media, alt: title });
+  return el("video", { src: media, "aria-label": title, loop: true, muted: true, playsinline: true, preload: "auto" });
 }
 
 function words(slot) {

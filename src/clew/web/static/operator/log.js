@@ -6,12 +6,15 @@ import { button, card, table } from "./card.js";
 import { time } from "./number.js";
 
 export async function logPage(_project, page) {
+  const { people } = await get("/people");
+  const pseudonyms = new Map(people.map(({ id, pseudonym }) => [id, pseudonym]));
+  const columns = COLUMNS.toSpliced(2, 0, ["Who", ({ actor }) => name(pseudonyms.get(actor) ?? actor)]);
   const list = el("div", { class: "stack" });
   let cursor = null;
   const more = button("Earlier", () => load(), { say: page.say });
   async function load() {
     const { events, next } = await get(cursor ? `/audit?cursor=${cursor}` : "/audit");
-    list.append(table(COLUMNS, events));
+    list.append(table(columns, events));
     cursor = next;
     more.hidden = !next;
   }
@@ -22,7 +25,6 @@ export async function logPage(_project, page) {
 const COLUMNS = [
   ["#", ({ seq }) => String(seq), "number"],
   ["Time", ({ at_ms: at }) => time(at)],
-  ["Who", ({ actor }) => name(actor)],
   ["What", ({ type }) => type],
   ["Details", ({ body }) => el("code", { class: "excerpt" }, JSON.stringify(body))],
 ];

@@ -4,19 +4,21 @@ import { el, svg } from "../element.js";
 import { percent } from "./number.js";
 
 const WIDTH = 560;
+const WIDEST = 90;
 
 /** Columns over time or over counts: [{label, value, title}]; every `every`-th label is written. */
 export function columns(bars, { says, every = 1, height = 170 }) {
   const [top, bottom, left] = [10, 24, 38];
   const most = Math.max(1, ...bars.map(({ value }) => value));
   const step = (WIDTH - left) / bars.length;
+  const wide = Math.min(0.76 * step, WIDEST);
   const y = (value) => top + (1 - value / most) * (height - top - bottom);
   const ticks = niceTicks(most);
   return frame(height, says, [
     ...ticks.map((tick) => line(left, y(tick), WIDTH, y(tick), "grid-line")),
     ...ticks.map((tick) => label(left - 7, y(tick) + 4, tick.toLocaleString("en"), "end")),
     ...bars.map(({ value, title }, place) =>
-      box(left + place * step + step * 0.12, y(value), step * 0.76, y(0) - y(value), "bar-1", title),
+      box(left + (place + 0.5) * step - wide / 2, y(value), wide, y(0) - y(value), "bar-1", title),
     ),
     ...bars.map((bar, place) => place % every === 0 && label(left + (place + 0.5) * step, height - 6, bar.label, "middle")),
   ]);
