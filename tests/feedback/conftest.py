@@ -1,6 +1,7 @@
 """Stores of both kinds: SQLite in a folder, and a real PostgreSQL server that the tests start and stop."""
 
 import os
+import random
 import secrets
 import shutil
 import subprocess
@@ -59,5 +60,12 @@ def store(place):
 
 
 @pytest.fixture
-def desk(store):
+def desk(store, monkeypatch):
+    """Its ids and keys are drawn from a seed, so that each run is the same."""
+    draw_from_a_seed(monkeypatch)
     return Desk(store)
+
+
+def draw_from_a_seed(monkeypatch):
+    rng = random.Random(0)
+    monkeypatch.setattr(secrets, "token_hex", lambda num: rng.randbytes(num).hex())

@@ -28,6 +28,8 @@ def test_two_servers_give_different_tasks_at_the_same_time(place):
     def work(i):
         desk = desks[i % 2]
         for _ in range(40):
+            if desk.projects.progress(project).answered == 24:
+                return
             for leased in desk.lease(people[i], project, 1, now=0):
                 desk.answer(people[i], leased.lease, first_of_task(leased), now=0)
 

@@ -105,14 +105,14 @@ def test_who_is_excluded_is_left_out_until_active_again(answered, tmp_path):
 
 
 def test_no_person_has_more_than_their_share(desk, tmp_path):
-    project, people, _ = start(desk, 60, people=6, need=6)
+    project, people, _ = start(desk, 20, people=6, need=6)
     for number, person in enumerate(people):
-        answer_all(desk, person, project, limit=60 if number == 0 else 8)
+        answer_all(desk, person, project, limit=20 if number == 0 else 4)
     made = export(desk, tmp_path / "out", formats=("votes",), max_share=0.25)
     rows = read_rows(made.folder / "votes.jsonl")
     counts = sorted(sum(row["rater"] == r for row in rows) for r in {row["rater"] for row in rows})
-    assert counts == [8, 8, 8, 8, 8, 13]  # 13 of 53; 14 of 54 would be more than a quarter
-    assert json.loads((made.folder / "export.json").read_text())["answers"]["over_share"] == 47
+    assert counts == [4, 4, 4, 4, 4, 6]  # 6 of 26; 7 of 27 would be more than a quarter
+    assert json.loads((made.folder / "export.json").read_text())["answers"]["over_share"] == 14
 
 
 @pytest.mark.parametrize(
