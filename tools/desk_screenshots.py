@@ -50,7 +50,7 @@ def main() -> None:
                 raters[kind].goto(f"{url}/#token={token}&project={ids[kind]}")
                 raters[kind].wait_for_selector("[data-lease]")
             for name, page in every_page(raters, operator, url) if folder else of_the_manual(raters, operator, url):
-                page.screenshot(path=(folder or IMAGES) / f"desk-{name}.png")
+                page.screenshot(path=(folder or IMAGES) / f"desk-{name}.png", animations="disabled")
 
 
 def of_the_manual(raters: Mapping[str, Page], operator: Page, url: str) -> Iterator[tuple[str, Page]]:

@@ -115,4 +115,4 @@ def test_a_project_is_made_and_given_items(site, page, tmp_path):
     page.get_by_role("button", name="Add items").click()
     expect(page.locator("#says")).to_have_text("Items added")
     told = page.locator(".card", has_text="Items").get_by_role("status").inner_text()
-    assert told.startswith("1 items added, 1 refused: line 2")
+    assert told.startswith("1 items added, 1 lines refused. Line 2:")

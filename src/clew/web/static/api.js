@@ -34,7 +34,13 @@ async function answered(method, path, body, key, type) {
   if (key) headers["Idempotency-Key"] = key;
   const content = body === undefined || typeof body === "string" ? body : JSON.stringify(body);
   try {
-    return await fetch(ROOT + path, { method, headers, body: content, credentials: "same-origin", cache: "no-store" });
+    return await fetch(ROOT + path, {
+      method,
+      headers,
+      body: content,
+      credentials: "same-origin",
+      cache: "no-store",
+    });
   } catch {
     throw new ApiError(0, "unreachable", "The server cannot be reached.");
   }

@@ -6,9 +6,15 @@ import { caps, el } from "./element.js";
 export function choice(label, { key, hint, kind = "", pick }) {
   return el(
     "button",
-    { type: "button", class: `choice ${kind}`, "aria-pressed": "false", onclick: pick, onmousedown: keepFocus },
+    {
+      type: "button",
+      class: `choice ${kind}`,
+      "aria-pressed": "false",
+      onclick: pick,
+      onmousedown: keepFocus,
+    },
     key ? caps(key) : null,
-    el("span", { class: "choice-label" }, label),
+    el("span", { class: "choice-label" }, capital(label)),
     hint ? el("span", { class: "choice-hint" }, hint) : null,
   );
 }
@@ -21,5 +27,7 @@ export function press(button, isPressed) {
 export function pressOne(buttons, place) {
   buttons.forEach((button, index) => press(button, index === place));
 }
+
+const capital = (label) => label.charAt(0).toUpperCase() + label.slice(1);
 
 const keepFocus = (event) => event.preventDefault();

@@ -14,7 +14,8 @@ async function start() {
   if (told.has("token") && OPERATORS.includes(me.role)) return location.replace("operator.html");
   byId("me").replaceChildren(name(me.pseudonym));
   const projects = (await get("/projects")).filter(({ state }) => state === "open");
-  if (projects.length === 0) return show("No project is open", "Your operator opens projects; there is nothing to do until then.");
+  if (projects.length === 0)
+    return show("No project is open", "Your operator opens projects; there is nothing to do until then.");
   const project = await chosen(projects, told.get("project"));
   byId("project").replaceChildren(name(project.name));
   byId("project").addEventListener("click", () => projects.length > 1 && leave());
@@ -45,6 +46,10 @@ function show(title, text) {
 const OPERATORS = ["operator", "owner"];
 
 start().catch((error) => {
-  if (error.status === 401) return show("Open your personal link", "The desk knows you by a link that your operator gave you. Open it again, or ask for a new one.");
+  if (error.status === 401)
+    return show(
+      "Open your personal link",
+      "The desk knows you by a link that your operator gave you. Open it again, or ask for a new one.",
+    );
   show("The desk cannot start", error.message);
 });

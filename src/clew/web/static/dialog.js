@@ -26,9 +26,22 @@ export function ask(title, content, choices = [{ label: "Close", key: "Enter", v
       resolve(chosen);
     });
     box.append(
-      el("header", { class: "dialog-head" }, el("h2", {}, title), el("button", { type: "button", class: "link", "aria-label": "Close", onclick: () => box.close() }, "×")),
+      el(
+        "header",
+        { class: "dialog-head" },
+        el("h2", {}, title),
+        el(
+          "button",
+          { type: "button", class: "link", "aria-label": "Close", onclick: () => box.close() },
+          "×",
+        ),
+      ),
       el("div", { class: "dialog-body", tabindex: -1 }, content),
-      el("footer", { class: "dialog-foot" }, ...choices.map((choice, place) => choiceButton(choice, place === 0, choose))),
+      el(
+        "footer",
+        { class: "dialog-foot" },
+        ...choices.map((choice, place) => choiceButton(choice, place === 0, choose)),
+      ),
     );
     document.body.append(box);
     box.showModal();
@@ -38,10 +51,20 @@ export function ask(title, content, choices = [{ label: "Close", key: "Enter", v
 
 /** A question with a few answers, the first nine each on a digit. */
 export function askOne(title, content, options) {
-  return ask(title, content, options.map(([value, label], place) => ({ label, key: place < 9 ? String(place + 1) : "", value })));
+  return ask(
+    title,
+    content,
+    options.map(([value, label], place) => ({ label, key: place < 9 ? String(place + 1) : "", value })),
+  );
 }
 
 function choiceButton({ label, key, value }, isFirst, choose) {
   const kind = key === "Enter" || (isFirst && !/^\d$/.test(key)) ? "primary" : "";
-  return el("button", { type: "button", class: `button ${kind}`, onclick: () => choose(value) }, key && caps(key), " ", label);
+  return el(
+    "button",
+    { type: "button", class: `button ${kind}`, onclick: () => choose(value) },
+    key && caps(key),
+    " ",
+    label,
+  );
 }

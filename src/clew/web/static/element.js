@@ -18,7 +18,11 @@ export function name(text) {
 /** The key caps of a chord such as "Ctrl+Enter". */
 export function caps(chord) {
   const parts = chord.split(/(?<=.)\+(?=.)/);
-  return el("span", { class: "caps" }, ...parts.map((part) => el("kbd", {}, CAPS[part] ?? part.toUpperCase())));
+  return el(
+    "span",
+    { class: "caps" },
+    ...parts.map((part) => el("kbd", {}, CAPS[part] ?? part.toUpperCase())),
+  );
 }
 
 function fill(node, attributes, children) {

@@ -9,13 +9,17 @@ import { keepKeys, keysOf, ownKeys } from "./keymap.js";
 export async function showKeys(kind, owner) {
   const table = el("table", { class: "keys" });
   const told = el("p", { class: "help", role: "status" }, "Choose a key to change it.");
-  const draw = () => table.replaceChildren(...keysOf(kind, ownKeys(owner)).map((row) => keyRow(row, (button) => change(row, button))));
+  const draw = () =>
+    table.replaceChildren(
+      ...keysOf(kind, ownKeys(owner)).map((row) => keyRow(row, (button) => change(row, button))),
+    );
 
   async function change(row, button) {
     button.replaceChildren("Press a key …");
     button.classList.add("is-waiting");
     const chord = await nextChord(button);
-    const other = chord && keysOf(kind, ownKeys(owner)).find((one) => one.keys.includes(chord) && one.id !== row.id);
+    const other =
+      chord && keysOf(kind, ownKeys(owner)).find((one) => one.keys.includes(chord) && one.id !== row.id);
     if (other) told.textContent = `That key already means: ${other.says}`;
     else if (chord) keepKeys(owner, { ...ownKeys(owner), [row.id]: [chord] });
     draw();
@@ -32,10 +36,16 @@ export async function showKeys(kind, owner) {
 }
 
 function keyRow({ keys, says, isFamily }, change) {
-  const shown = isFamily ? [caps(keys[0]), " … ", caps(keys.at(-1))] : keys.flatMap((chord, place) => [place ? " or " : "", caps(chord)]);
+  const shown = isFamily
+    ? [caps(keys[0]), " … ", caps(keys.at(-1))]
+    : keys.flatMap((chord, place) => [place ? " or " : "", caps(chord)]);
   const cell = isFamily
-    ? el("span", {}, ...shown)
-    : el("button", { type: "button", class: "key-button", onclick: (event) => change(event.currentTarget) }, ...shown);
+    ? el("span", { class: "family" }, ...shown)
+    : el(
+        "button",
+        { type: "button", class: "key-button", onclick: (event) => change(event.currentTarget) },
+        ...shown,
+      );
   return el("tr", {}, el("td", {}, cell), el("td", {}, says));
 }
 

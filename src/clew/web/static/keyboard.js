@@ -3,7 +3,7 @@
 const EDITABLE = "input, textarea, select, [contenteditable]";
 const PRESSABLE = "button, a, summary, video";
 
-/** Calls `act(action, place)` for keys of the rows that `rows()` gives; `act` says false where it has no use for one. */
+/** Calls `act(action, place)` for keys of the rows that `rows()` gives; false from it leaves the key to others. */
 export function listen(rows, act) {
   document.addEventListener("keydown", (event) => {
     if (event.defaultPrevented || event.isComposing || document.querySelector("dialog[open]")) return;

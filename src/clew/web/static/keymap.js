@@ -91,7 +91,11 @@ export const KEYS = [
 export function keysOf(kind, remapped = {}) {
   const own = KEYS.filter((entry) => entry.kinds !== "all" && entry.kinds.includes(kind));
   const all = KEYS.filter((entry) => entry.kinds === "all");
-  return [...own, ...all].map((entry) => ({ ...entry, id: keyId(entry), keys: remapped[keyId(entry)] ?? entry.keys }));
+  return [...own, ...all].map((entry) => ({
+    ...entry,
+    id: keyId(entry),
+    keys: remapped[keyId(entry)] ?? entry.keys,
+  }));
 }
 
 /** A person's own keys in this browser: {id of a row: [chord]}. */

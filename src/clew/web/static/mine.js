@@ -6,7 +6,10 @@ import { el, name } from "./element.js";
 import { signOut } from "./session.js";
 
 export async function showMine(me) {
-  const [stats, history] = await Promise.all([get("/me/stats").catch(() => ({})), get("/me/history").catch(() => ({}))]);
+  const [stats, history] = await Promise.all([
+    get("/me/stats").catch(() => ({})),
+    get("/me/history").catch(() => ({})),
+  ]);
   const numbers = Object.entries(stats).filter(([, value]) => typeof value === "number");
   await ask(
     "My work",
@@ -22,9 +25,19 @@ export async function showMine(me) {
 }
 
 function number(key, value) {
-  return el("div", {}, el("dt", {}, key.replaceAll("_", " ")), el("dd", {}, Number.isInteger(value) ? String(value) : value.toFixed(2)));
+  return el(
+    "div",
+    {},
+    el("dt", {}, key.replaceAll("_", " ")),
+    el("dd", {}, Number.isInteger(value) ? String(value) : value.toFixed(2)),
+  );
 }
 
 function historyItem({ kind, project, made_ms: at }) {
-  return el("li", {}, el("span", {}, `${kind} · `, name(project ?? "")), el("time", {}, at ? new Date(at).toLocaleString() : ""));
+  return el(
+    "li",
+    {},
+    el("span", {}, `${kind} · `, name(project ?? "")),
+    el("time", {}, at ? new Date(at).toLocaleString() : ""),
+  );
 }

@@ -43,14 +43,21 @@ async function choose(id) {
     sessionStorage.setItem("clew.project", id);
     byId("projects").value = id;
   }
-  byId("state").replaceChildren(project ? el("span", { class: `badge ${STATES[project.state] ?? ""}` }, project.state) : "");
+  byId("state").replaceChildren(
+    project ? el("span", { class: `badge ${STATES[project.state] ?? ""}` }, project.state) : "",
+  );
   await show();
 }
 
 /** Draws the page of the fragment; a page that comes after a newer one was asked for is dropped. */
 async function show() {
   const asked = ++shown;
-  const current = PAGES[location.hash.slice(1)] && (project || location.hash === "#people") ? location.hash.slice(1) : project ? "overview" : "project";
+  const current =
+    PAGES[location.hash.slice(1)] && (project || location.hash === "#people")
+      ? location.hash.slice(1)
+      : project
+        ? "overview"
+        : "project";
   const { title, draw } = PAGES[current];
   drawNav(current);
   document.title = `${title} · clew desk`;
@@ -92,6 +99,11 @@ const PAGES = {
 };
 
 start().catch((error) => {
-  const text = error.status === 401 ? "Open the operator's link that `clew desk` printed, or ask the owner for a new one." : error.message;
-  byId("page").replaceChildren(el("div", { class: "nothing" }, el("h1", {}, "Not signed in"), el("p", {}, text)));
+  const text =
+    error.status === 401
+      ? "Open the operator's link that `clew desk` printed, or ask the owner for a new one."
+      : error.message;
+  byId("page").replaceChildren(
+    el("div", { class: "nothing" }, el("h1", {}, "Not signed in"), el("p", {}, text)),
+  );
 });

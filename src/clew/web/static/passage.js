@@ -23,9 +23,7 @@ export function toggleView(name) {
 
 /** The pieces of a text: strings, and marks for characters that cannot be seen or that reorder others. */
 export function marked(text) {
-  return text
-    .split(INVISIBLE)
-    .map((piece, index) => (index % 2 === 0 ? piece : mark(piece)));
+  return text.split(INVISIBLE).map((piece, index) => (index % 2 === 0 ? piece : mark(piece)));
 }
 
 function draw(box) {
@@ -45,7 +43,11 @@ const pieces = (text) => (view === "invisibles" ? marked(text) : [text]);
 
 function rest(box, text) {
   const show = () => box.replaceChildren(...pieces(text));
-  return el("button", { class: "button small", onclick: show }, `Show all ${text.length.toLocaleString()} characters`);
+  return el(
+    "button",
+    { class: "button small", onclick: show },
+    `Show all ${text.length.toLocaleString()} characters`,
+  );
 }
 
 function mark(character) {
@@ -55,7 +57,7 @@ function mark(character) {
   return character === "\n" ? el("span", {}, mark, "\n") : mark;
 }
 
-/** Controls, soft hyphen, odd spaces, zero-width and bidirectional characters, line breaks, tags, variation selectors. */
+/** Controls, odd spaces, characters of no width, of direction or of line breaks, tags, variation selectors. */
 const INVISIBLE =
   /([\u0000-\u001f\u007f-\u00a0\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2000-\u200f\u2028-\u202f\u205f-\u206f\u3000\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff9-\ufffb]|[\u{e0000}-\u{e0fff}])/u;
 

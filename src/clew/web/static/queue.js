@@ -1,10 +1,10 @@
 /** What the server has not acknowledged yet: kept in localStorage and sent in order until it answers.
 
-Every entry has a key of its own, so two tabs do not overwrite each other; the server takes a repeated one as the same. */
+Every entry has a key of its own, so two tabs do not overwrite each other; a repeated one is the same to the server. */
 
 import { post } from "./api.js";
 
-const SLOWEST_MS = 15_000;
+const SLOWEST_MS = 8_000;
 let counter = 0;
 
 export class Queue {

@@ -23,7 +23,9 @@ export function showSaved({ entries, trouble }) {
 export function showToday(project, more = 0) {
   project.mine_today = (project.mine_today ?? 0) + more;
   const { mine_today: done, goal_today: goal } = project;
-  const meter = goal ? el("progress", { max: goal, value: Math.min(done, goal), "aria-label": "Today's goal" }) : "";
+  const meter = goal
+    ? el("progress", { max: goal, value: Math.min(done, goal), "aria-label": "Today's goal" })
+    : "";
   byId("today").replaceChildren(el("span", {}, goal ? `${done} of ${goal} today` : `${done} today`), meter);
 }
 

@@ -46,7 +46,8 @@ export class Supply {
     this.#isAsking = true;
     try {
       const n = Math.min(MOST, AHEAD + 1 + this.unsent());
-      const reply = await post(`/projects/${this.#project.id}/leases`, { n });
+      const have = [this.current, ...this.#ready].filter(Boolean).map(({ lease }) => lease);
+      const reply = await post(`/projects/${this.#project.id}/leases`, { n, have });
       this.trouble = null;
       this.#take(reply?.tasks ?? []);
     } catch (error) {

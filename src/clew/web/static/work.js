@@ -41,7 +41,10 @@ export class Work {
       arrived: () => this.#supply.current ?? this.#next(),
       unsent: () => this.#queue.entries.length,
     });
-    listen(() => this.#keys(), (action, place) => this.#act(action, place));
+    listen(
+      () => this.#keys(),
+      (action, place) => this.#act(action, place),
+    );
     document.addEventListener("click", (event) => {
       const button = event.target.closest("[data-action]");
       if (button) this.#act(button.dataset.action);
@@ -74,7 +77,8 @@ export class Work {
       leave: () => document.activeElement.closest("input, textarea") && byId("task").focus(),
       prompt: () => this.#foldPrompt(),
       raw: () => say(`Text is shown ${toggleView("raw")}`),
-      invisibles: () => say(`Text is shown ${toggleView("invisibles").replace("invisibles", "with invisible characters")}`),
+      invisibles: () =>
+        say(`Text is shown ${toggleView("invisibles").replace("invisibles", "with invisible characters")}`),
       words: () => say(document.body.classList.toggle("show-words") ? "Lengths shown" : "Lengths hidden"),
       guidelines: () => this.#guidelines(),
       mine: () => showMine(this.#me),
@@ -88,7 +92,12 @@ export class Work {
     this.#checking = null;
     const task = this.#supply.next();
     if (task) this.#show(task);
-    else this.#showEmpty(this.#supply.trouble ? `No tasks: ${this.#supply.trouble.message}` : "No tasks for now. This page looks for new ones.");
+    else
+      this.#showEmpty(
+        this.#supply.trouble
+          ? `No tasks: ${this.#supply.trouble.message}`
+          : "No tasks for now. This page looks for new ones.",
+      );
   }
 
   #show(task) {
@@ -156,7 +165,12 @@ export class Work {
     if (missing) return say(missing);
     const task = this.#task;
     localStorage.removeItem(`clew.draft.${task.lease}`);
-    const body = { answer: this.#view.answer(), client_ms: this.#stopwatch.ms, note: byId("note").value.trim(), confidence: null };
+    const body = {
+      answer: this.#view.answer(),
+      client_ms: this.#stopwatch.ms,
+      note: byId("note").value.trim(),
+      confidence: null,
+    };
     if (task.mode === "training") this.#checking = task.lease;
     this.#queue.add(`/leases/${task.lease}/answer`, body);
     if (!task.answer) showToday(this.#project, 1);
@@ -167,7 +181,11 @@ export class Work {
     if (!this.#task || this.#checking) return;
     const { lease } = this.#task;
     const note = byId("note").value.trim();
-    const reason = await askOne("Skip this task?", el("p", {}, "You will not see it again. Why do you skip it?"), SKIPS);
+    const reason = await askOne(
+      "Skip this task?",
+      el("p", {}, "You will not see it again. Why do you skip it?"),
+      SKIPS,
+    );
     if (!reason || this.#task?.lease !== lease) return;
     this.#queue.add(`/leases/${lease}/skip`, { reason: note ? `${reason}. ${note}` : reason });
     this.#next();
@@ -177,7 +195,11 @@ export class Work {
   async #flag() {
     if (!this.#task) return;
     const { lease } = this.#task;
-    const flag = await askOne("Flag this task", el("p", {}, "What is wrong with it? Your note will say so to the operator."), FLAGS);
+    const flag = await askOne(
+      "Flag this task",
+      el("p", {}, "What is wrong with it? Your note will say so to the operator."),
+      FLAGS,
+    );
     if (!flag || this.#task?.lease !== lease) return;
     byId("note").value = `${flag}: ${byId("note").value}`;
     this.#showReady();
@@ -186,7 +208,8 @@ export class Work {
 
   async #undo() {
     await this.#queue.send();
-    if (this.#queue.entries.length > 0) return say("Your last answer is still on its way; undo it when the server is back.");
+    if (this.#queue.entries.length > 0)
+      return say("Your last answer is still on its way; undo it when the server is back.");
     const answer = this.#answered.pop();
     if (!answer) return say("Nothing to undo: answers can be opened again for ten minutes.");
     try {
@@ -200,7 +223,9 @@ export class Work {
   }
 
   async #guidelines() {
-    const { html } = await get(`/guidelines/${this.#project.id}`).catch(() => ({ html: this.#project.guidelines_html }));
+    const { html } = await get(`/guidelines/${this.#project.id}`).catch(() => ({
+      html: this.#project.guidelines_html,
+    }));
     const text = html ? passage({ html, text: "" }) : el("p", {}, "This project has no guidelines.");
     await ask("Guidelines", text);
   }
@@ -219,6 +244,7 @@ export class Work {
   }
 
   async #sent({ path }, body) {
+    if (!this.#task) this.#supply.refill(); // the server is back
     if (!path.endsWith("/answer")) return;
     this.#answered.add(body.answer, body.undo_until_ms);
     if (path === `/leases/${this.#checking}/answer`) await this.#explain(body.training);
@@ -228,7 +254,9 @@ export class Work {
     if (training) {
       const verdict = training.correct ? "✓ As we see it too" : "✗ We see it differently";
       const html = training.explanation_html;
-      await ask(verdict, html ? passage({ html, text: "" }) : "", [{ label: "Next", key: "Enter", value: null }]);
+      await ask(verdict, html ? passage({ html, text: "" }) : "", [
+        { label: "Next", key: "Enter", value: null },
+      ]);
     }
     this.#next();
   }
@@ -238,7 +266,13 @@ export class Work {
     if (error.status === 410) return say(error.message);
     ask(
       "The server refused an answer",
-      el("div", {}, el("p", {}, error.message), el("pre", {}, JSON.stringify(body, null, 2)), el("p", { class: "help" }, path)),
+      el(
+        "div",
+        {},
+        el("p", {}, error.message),
+        el("pre", {}, JSON.stringify(body, null, 2)),
+        el("p", { class: "help" }, path),
+      ),
     );
   }
 }

@@ -23,7 +23,11 @@ export function clips(task, desk) {
     desk.say(`Speed ${speed}`);
   }
 
-  return { ...view, actions: { ...view.actions, replay, slower }, missing: "Choose which clip is better first." };
+  return {
+    ...view,
+    actions: { ...view.actions, replay, slower },
+    missing: "Choose which clip is better first.",
+  };
 }
 
 const isReady = (video) =>

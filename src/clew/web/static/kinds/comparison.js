@@ -11,7 +11,9 @@ export function comparison(task, desk) {
   const { flaws = [] } = task.schema;
   const choices = [...task.schema.degrees].sort((a, b) => isOther(a) - isOther(b));
   const state = { choice: null, marked: [new Set(), new Set()], side: 0 };
-  const chips = [0, 1].map((side) => flaws.map((flaw, place) => chip(flaw, place, () => toggleFlaw(side, place))));
+  const chips = [0, 1].map((side) =>
+    flaws.map((flaw, place) => chip(flaw, place, () => toggleFlaw(side, place))),
+  );
   const panels = task.slots.map((slot, side) =>
     panel(slot, `${NAMES[task.kind] ?? "Answer"} ${LETTERS[side]}`, desk, chipRow(chips[side])),
   );
@@ -48,10 +50,17 @@ export function comparison(task, desk) {
   }
 
   function restore(answer) {
-    const place = choices.findIndex((one) => one.verdict === answer.verdict && one.margin === (answer.margin ?? 0));
+    const place = choices.findIndex(
+      (one) => one.verdict === answer.verdict && one.margin === (answer.margin ?? 0),
+    );
     if (place >= 0) choose(place);
     answer.flaws?.forEach((names, side) =>
-      names.forEach((name) => toggleFlaw(side, flaws.findIndex((flaw) => flaw.name === name))),
+      names.forEach((name) =>
+        toggleFlaw(
+          side,
+          flaws.findIndex((flaw) => flaw.name === name),
+        ),
+      ),
     );
   }
 

@@ -15,11 +15,24 @@ export function conversation(task, desk) {
   const { turns: wanted = 1, purpose = "help" } = task.schema;
   const degrees = task.schema.degrees.filter((one) => !isOther(one));
   const buttons = degrees.map((degree) => degreeButton(degree, () => choose(degree)));
-  const turns = (task.turns ?? []).map((turn, place) => ({ margin: 0, ...turn, ...task.answer?.exchanges[place] }));
+  const turns = (task.turns ?? []).map((turn, place) => ({
+    margin: 0,
+    ...turn,
+    ...task.answer?.exchanges[place],
+  }));
   let isWaiting = false;
-  const told = el("div", { class: "turns talk", tabindex: 0, "aria-label": "Conversation", "aria-live": "polite" });
+  const told = el("div", {
+    class: "turns talk",
+    tabindex: 0,
+    "aria-label": "Conversation",
+    "aria-live": "polite",
+  });
   const replies = el("div", { class: "panels replies" });
-  const verdicts = el("div", { class: "verdicts" }, el("div", { class: "degrees", role: "group", "aria-label": "Which reply is better?" }, ...buttons));
+  const verdicts = el(
+    "div",
+    { class: "verdicts" },
+    el("div", { class: "degrees", role: "group", "aria-label": "Which reply is better?" }, ...buttons),
+  );
   const box = el("textarea", { id: "message", class: "message", dir: "auto", rows: 3 });
   const send = el("button", { type: "button", class: "button", onclick: sendMessage }, "Send");
   const count = el("span", { class: "count" });
@@ -68,8 +81,13 @@ export function conversation(task, desk) {
   function draw() {
     const open = last();
     told.replaceChildren(...turns.flatMap((turn) => shown(turn, turn === open)));
-    replies.replaceChildren(...(open?.slots ?? []).map((slot, side) => panel(slot, `Reply ${LETTERS[side]}`, desk)));
-    pressOne(buttons, degrees.findIndex((one) => open && isChoice(one, open)));
+    replies.replaceChildren(
+      ...(open?.slots ?? []).map((slot, side) => panel(slot, `Reply ${LETTERS[side]}`, desk)),
+    );
+    pressOne(
+      buttons,
+      degrees.findIndex((one) => open && isChoice(one, open)),
+    );
     replies.hidden = verdicts.hidden = !open;
     composer.hidden = isOpen() || isComplete();
     send.disabled = isWaiting;
@@ -81,7 +99,15 @@ export function conversation(task, desk) {
 
   draw();
   return {
-    element: el("div", { class: "conversation" }, el("p", { class: "hint" }, PURPOSES[purpose] ?? ""), told, replies, verdicts, composer),
+    element: el(
+      "div",
+      { class: "conversation" },
+      el("p", { class: "hint" }, PURPOSES[purpose] ?? ""),
+      told,
+      replies,
+      verdicts,
+      composer,
+    ),
     focus: box,
     actions: {
       send: sendMessage,
@@ -92,7 +118,10 @@ export function conversation(task, desk) {
     },
     answer: () =>
       isComplete()
-        ? { kind: "conversation", exchanges: turns.map(({ user, choice, margin }) => ({ user, choice, margin })) }
+        ? {
+            kind: "conversation",
+            exchanges: turns.map(({ user, choice, margin }) => ({ user, choice, margin })),
+          }
         : null,
     missing: `Write ${wanted === 1 ? "a message" : `${wanted} messages`} and choose a reply to each first.`,
   };
@@ -103,7 +132,20 @@ const isChoice = (degree, { choice, margin }) =>
 
 /** A turn told: the message, and the reply that went on unless it is still shown below. */
 function shown({ user, slots, choice }, isLast) {
-  const said = el("div", { class: "turn turn-user" }, el("div", { class: "turn-role" }, "You"), el("div", { class: "passage raw", dir: "auto" }, user));
+  const said = el(
+    "div",
+    { class: "turn turn-user" },
+    el("div", { class: "turn-role" }, "You"),
+    el("div", { class: "passage raw", dir: "auto" }, user),
+  );
   if (isLast || choice === null) return [said];
-  return [said, el("div", { class: "turn turn-assistant" }, el("div", { class: "turn-role" }, "Model"), passage(slots[choice]))];
+  return [
+    said,
+    el(
+      "div",
+      { class: "turn turn-assistant" },
+      el("div", { class: "turn-role" }, "Model"),
+      passage(slots[choice]),
+    ),
+  ];
 }

@@ -29,7 +29,9 @@ export function flaws(task, desk) {
   }
 
   function draw() {
-    questions.forEach(({ name }, place) => pressOne(buttons[place], name in given ? (given[name] ? 0 : 1) : -1));
+    questions.forEach(({ name }, place) =>
+      pressOne(buttons[place], name in given ? (given[name] ? 0 : 1) : -1),
+    );
   }
 
   draw();
@@ -42,7 +44,8 @@ export function flaws(task, desk) {
       up: () => list.move(-1),
       allNo,
     },
-    answer: () => (questions.every(({ name }) => name in given) ? { kind: "flaws", flaws: { ...given } } : null),
+    answer: () =>
+      questions.every(({ name }) => name in given) ? { kind: "flaws", flaws: { ...given } } : null,
     missing: "Answer every question first.",
   };
 }

@@ -12,7 +12,13 @@ export function panel(slot, title, desk, ...more) {
   return el(
     "section",
     { class: "panel", tabindex: 0, "aria-label": title },
-    el("header", { class: "panel-head" }, el("h2", {}, title), hidden(slot), el("span", { class: "words" }, words(slot))),
+    el(
+      "header",
+      { class: "panel-head" },
+      el("h2", {}, title),
+      hidden(slot),
+      el("span", { class: "words" }, words(slot)),
+    ),
     body,
     ...more,
   );
@@ -22,19 +28,34 @@ export function panel(slot, title, desk, ...more) {
 function rest(slot, desk, body) {
   const show = async () => body.replaceChildren(passage(await desk.whole(slot)));
   const fetchRest = () => show().catch((error) => desk.say(error.message));
-  return el("button", { type: "button", class: "button small", onclick: fetchRest }, `Show ${slot.more.toLocaleString("en")} more characters`);
+  return el(
+    "button",
+    { type: "button", class: "button small", onclick: fetchRest },
+    `Show ${slot.more.toLocaleString("en")} more characters`,
+  );
 }
 
 function hidden({ invisible }) {
   if (!invisible) return null;
-  return el("span", { class: "badge warn", title: "Press I to see them in the raw text" }, `${invisible} hidden characters`);
+  return el(
+    "span",
+    { class: "badge warn", title: "Press I to see them in the raw text" },
+    `${invisible} hidden characters`,
+  );
 }
 
 /** A clip that loops without sound, or a picture. */
 function clip({ media }, title) {
   const isPicture = /\.(png|jpg|gif)$/.test(media);
   if (isPicture) return el("img", { src: media, alt: title });
-  return el("video", { src: media, "aria-label": title, loop: true, muted: true, playsinline: true, preload: "auto" });
+  return el("video", {
+    src: media,
+    "aria-label": title,
+    loop: true,
+    muted: true,
+    playsinline: true,
+    preload: "auto",
+  });
 }
 
 function words(slot) {

@@ -41,7 +41,12 @@ export function ranking(task, desk) {
   function tie() {
     if (!ties || groups.length < 2) return false;
     groups.at(-2).push(...groups.pop());
-    draw(`Tie: ${groups.at(-1).map((one) => one + 1).join(" and ")}`);
+    draw(
+      `Tie: ${groups
+        .at(-1)
+        .map((one) => one + 1)
+        .join(" and ")}`,
+    );
   }
 
   function takeBack() {
@@ -65,14 +70,24 @@ export function ranking(task, desk) {
     cards.forEach((box, place) => {
       const rank = groups.findIndex((group) => group.includes(place));
       box.classList.toggle("is-placed", isPlaced(place));
-      badges[place].textContent = notRankable.includes(place) ? "not rankable" : rank >= 0 ? ordinal(rank + 1) : "";
+      badges[place].textContent = notRankable.includes(place)
+        ? "not rankable"
+        : rank >= 0
+          ? ordinal(rank + 1)
+          : "";
     });
-    order.replaceChildren(...groups.map(groupItem), ...(groups.length ? [] : [el("li", { class: "empty" }, HINT)]));
+    order.replaceChildren(
+      ...groups.map(groupItem),
+      ...(groups.length ? [] : [el("li", { class: "empty" }, HINT)]),
+    );
     if (says) desk.changed(says);
   }
 
   function groupItem(group, index) {
-    const merge = index > 0 && ties && el("button", { type: "button", class: "link", onclick: () => join(index) }, "tie with above");
+    const merge =
+      index > 0 &&
+      ties &&
+      el("button", { type: "button", class: "link", onclick: () => join(index) }, "tie with above");
     return el("li", { class: "order-group" }, ...group.map((place) => el("b", {}, String(place + 1))), merge);
   }
 
@@ -97,10 +112,13 @@ export function ranking(task, desk) {
       left: () => move(-1),
       right: () => move(1),
     },
-    answer: () => (cards.every((_, place) => isPlaced(place)) ? { kind: "ranking", groups, not_rankable: notRankable } : null),
+    answer: () =>
+      cards.every((_, place) => isPlaced(place))
+        ? { kind: "ranking", groups, not_rankable: notRankable }
+        : null,
     missing: "Give every answer a place first.",
   };
 }
 
 const HINT = "Press the numbers of the answers, best first.";
-const ordinal = (rank) => `${rank}${rank % 10 === 1 && rank !== 11 ? "st" : rank % 10 === 2 && rank !== 12 ? "nd" : rank % 10 === 3 && rank !== 13 ? "rd" : "th"}`;
+const ordinal = (rank) => ["1st", "2nd", "3rd"][rank - 1] ?? `${rank}th`;

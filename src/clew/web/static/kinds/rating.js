@@ -8,7 +8,9 @@ import { rows } from "./rows.js";
 export function rating(task, desk) {
   const { scales } = task.schema;
   const given = { ...task.answer?.scales };
-  const points = scales.map(({ low, high }) => Array.from({ length: high - low + 1 }, (_, step) => low + step));
+  const points = scales.map(({ low, high }) =>
+    Array.from({ length: high - low + 1 }, (_, step) => low + step),
+  );
   const buttons = scales.map((scale, index) =>
     points[index].map((value) => choice(String(value), { kind: "point", pick: () => rate(index, value) })),
   );
@@ -28,7 +30,8 @@ export function rating(task, desk) {
   return {
     element: el("div", { class: "single" }, panel(task.slots[0], "Answer", desk), list.element),
     actions: { value: (digit) => rate(list.place, digit), up: () => list.move(-1), down: () => list.move(1) },
-    answer: () => (scales.every(({ name }) => name in given) ? { kind: "rating", scales: { ...given } } : null),
+    answer: () =>
+      scales.every(({ name }) => name in given) ? { kind: "rating", scales: { ...given } } : null,
     missing: "Rate every scale first.",
   };
 }
@@ -38,6 +41,12 @@ function scaleRow({ label, help, low_label: low, high_label: high }, buttons) {
     "div",
     { class: "scale", role: "group", "aria-label": label },
     el("div", { class: "row-label" }, label, help ? el("span", { class: "help" }, help) : null),
-    el("div", { class: "points" }, low ? el("span", { class: "end" }, low) : null, ...buttons, high ? el("span", { class: "end" }, high) : null),
+    el(
+      "div",
+      { class: "points" },
+      low ? el("span", { class: "end" }, low) : null,
+      ...buttons,
+      high ? el("span", { class: "end" }, high) : null,
+    ),
   );
 }

@@ -12,7 +12,14 @@ export function spans(task, desk) {
   let isClean = task.answer ? marks.length === 0 : false;
   let anchor = 0;
   let caret = 0;
-  const page = el("div", { class: "span-text", tabindex: 0, dir: "auto", role: "textbox", "aria-readonly": "true", "aria-label": "Text to mark" });
+  const page = el("div", {
+    class: "span-text",
+    tabindex: 0,
+    dir: "auto",
+    role: "textbox",
+    "aria-readonly": "true",
+    "aria-label": "Text to mark",
+  });
   const list = el("ul", { class: "span-list", "aria-label": "Marks" });
   const chips = categories.map(({ label }, place) =>
     choice(label, { key: String(place + 1), kind: `chip category-${place + 1}`, pick: () => mark(place) }),
@@ -32,7 +39,10 @@ export function spans(task, desk) {
   function readMouse() {
     const chosen = getSelection();
     if (!chosen.rangeCount || !page.contains(chosen.anchorNode) || !page.contains(chosen.focusNode)) return;
-    [anchor, caret] = [offsetOf(chosen.anchorNode, chosen.anchorOffset), offsetOf(chosen.focusNode, chosen.focusOffset)];
+    [anchor, caret] = [
+      offsetOf(chosen.anchorNode, chosen.anchorOffset),
+      offsetOf(chosen.focusNode, chosen.focusOffset),
+    ];
     chosen.removeAllRanges();
     draw();
   }
@@ -46,11 +56,14 @@ export function spans(task, desk) {
   }
 
   function mark(place) {
-    const [start, end] = selection();
     if (place >= categories.length) return false;
+    const [start, end] = trimmed(letters, ...selection());
     if (start === end) return desk.say("Select some text first: Shift and the arrow keys, or the mouse.");
     const { name, label } = categories[place];
-    marks = [...marks.filter((one) => one.start !== start || one.end !== end || one.category !== name), { start, end, category: name }];
+    marks = [
+      ...marks.filter((one) => one.start !== start || one.end !== end || one.category !== name),
+      { start, end, category: name },
+    ];
     marks.sort((a, b) => a.start - b.start || a.end - b.end);
     [isClean, anchor] = [false, caret];
     draw();
@@ -83,7 +96,14 @@ export function spans(task, desk) {
   /** The text cut at every edge of a mark, of the selection and at the caret. */
   function pieces() {
     const [from, to] = selection();
-    const edges = new Set([0, letters.length, from, to, caret, ...marks.flatMap(({ start, end }) => [start, end])]);
+    const edges = new Set([
+      0,
+      letters.length,
+      from,
+      to,
+      caret,
+      ...marks.flatMap(({ start, end }) => [start, end]),
+    ]);
     const cuts = [...edges].sort((a, b) => a - b);
     const nodes = cuts.slice(0, -1).map((start, index) => piece(start, cuts[index + 1], from, to));
     const before = cuts.indexOf(caret);
@@ -96,7 +116,11 @@ export function spans(task, desk) {
     if (from <= start && end <= to) classes.push("selected");
     if (over.length > 0) classes.push("marked");
     const title = over.map((one) => categories[place(one)]?.label).join(", ");
-    return el("span", { class: classes.join(" ") || null, title: title || null }, letters.slice(start, end).join(""));
+    return el(
+      "span",
+      { class: classes.join(" ") || null, title: title || null },
+      letters.slice(start, end).join(""),
+    );
   }
 
   const place = ({ category }) => categories.findIndex(({ name }) => name === category);
@@ -107,7 +131,11 @@ export function spans(task, desk) {
       { class: `span-item category-${place(one) + 1}` },
       el("b", {}, categories[place(one)]?.label ?? one.category),
       el("q", { dir: "auto" }, letters.slice(one.start, one.end).join("")),
-      el("button", { type: "button", class: "link", "aria-label": "Remove", onclick: () => removeMark(one) }, "×"),
+      el(
+        "button",
+        { type: "button", class: "link", "aria-label": "Remove", onclick: () => removeMark(one) },
+        "×",
+      ),
     );
   }
 
@@ -139,8 +167,18 @@ export function spans(task, desk) {
     },
     answer: () =>
       marks.length > 0 || isClean
-        ? { kind: "spans", spans: marks.map((one) => ({ ...one, text: letters.slice(one.start, one.end).join("") })) }
+        ? {
+            kind: "spans",
+            spans: marks.map((one) => ({ ...one, text: letters.slice(one.start, one.end).join("") })),
+          }
         : null,
     missing: "Mark something, or say that there is nothing to mark.",
   };
+}
+
+/** A stretch without the white space at its ends. */
+function trimmed(letters, start, end) {
+  while (start < end && /\s/.test(letters[start])) start += 1;
+  while (start < end && /\s/.test(letters[end - 1])) end -= 1;
+  return [start, end];
 }

@@ -18,8 +18,19 @@ export function steps(task, desk) {
   const labels = lines.map((_, place) => task.answer?.labels[place] ?? null);
   let ending = task.answer?.finish_reason in ENDINGS ? task.answer.finish_reason : null;
   const note = el("p", { class: "ending", role: "status" });
-  const own = el("input", { id: "own-step", type: "text", dir: "auto", autocomplete: "off", value: task.answer?.own_step ?? "" });
-  const ownLine = el("p", { class: "own-step" }, el("label", { for: "own-step" }, "The step as it should have been ", caps("w")), own);
+  const own = el("input", {
+    id: "own-step",
+    type: "text",
+    dir: "auto",
+    autocomplete: "off",
+    value: task.answer?.own_step ?? "",
+  });
+  const ownLine = el(
+    "p",
+    { class: "own-step" },
+    el("label", { for: "own-step" }, "The step as it should have been ", caps("w")),
+    own,
+  );
   const buttons = lines.map((_, place) => VALUES.map((value) => button(value, () => label(place, value))));
   const endings = Object.entries(ENDINGS).map(([reason, { label, key }]) =>
     choice(label, { key, kind: "chip", pick: () => finish(reason) }),
@@ -53,7 +64,10 @@ export function steps(task, desk) {
       item.classList.toggle("is-over", place >= end() || ending !== null);
     });
     pressOne(endings, Object.keys(ENDINGS).indexOf(ending));
-    note.textContent = stops && firstError() !== null ? `First error in step ${firstError() + 1}: the rest is not judged.` : "";
+    note.textContent =
+      stops && firstError() !== null
+        ? `First error in step ${firstError() + 1}: the rest is not judged.`
+        : "";
     ownLine.hidden = firstError() === null;
   }
 
@@ -63,12 +77,25 @@ export function steps(task, desk) {
     const found = judged.indexOf(-1);
     const finish = ending ?? (stops && found >= 0 ? "found_error" : "solution");
     const written = found < 0 ? "" : own.value.trim();
-    return { kind: "steps", labels: judged, first_error: found < 0 ? null : found, finish_reason: finish, own_step: written };
+    return {
+      kind: "steps",
+      labels: judged,
+      first_error: found < 0 ? null : found,
+      finish_reason: finish,
+      own_step: written,
+    };
   }
 
   draw();
   return {
-    element: el("div", { class: "single steps" }, list.element, note, ownLine, el("div", { class: "chips" }, ...endings)),
+    element: el(
+      "div",
+      { class: "single steps" },
+      list.element,
+      note,
+      ownLine,
+      el("div", { class: "chips" }, ...endings),
+    ),
     actions: {
       wrong: () => label(list.place, -1),
       neutral: () => label(list.place, 0),

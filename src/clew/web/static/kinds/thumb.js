@@ -5,7 +5,9 @@ import { el } from "../element.js";
 import { panel } from "./panels.js";
 
 export function thumb(task, desk) {
-  const reasons = (task.schema.reasons ?? []).map((one) => (typeof one === "string" ? { name: one, label: one } : one));
+  const reasons = (task.schema.reasons ?? []).map((one) =>
+    typeof one === "string" ? { name: one, label: one } : one,
+  );
   const given = new Set(task.answer?.reasons ?? []);
   let up = task.answer?.up ?? null;
   const good = choice("Good", { key: "ArrowUp", kind: "thumb good", pick: () => decide(true) });

@@ -3,10 +3,15 @@
 import { el } from "../element.js";
 import { panel } from "./panels.js";
 
-export const demonstration = (task, desk) => writing(task, desk, { kind: "demonstration", label: "Your ideal answer" });
+export const demonstration = (task, desk) =>
+  writing(task, desk, { kind: "demonstration", label: "Your ideal answer" });
 
 export const prompt = (task, desk) =>
-  writing(task, desk, { kind: "demonstration", label: "Your prompt", hint: task.schema.topic && `Topic: ${task.schema.topic}` });
+  writing(task, desk, {
+    kind: "demonstration",
+    label: "Your prompt",
+    hint: task.schema.topic && `Topic: ${task.schema.topic}`,
+  });
 
 export const revision = (task, desk) =>
   writing(task, desk, { kind: "revision", label: "The answer, made better", start: task.slots[0].text });
@@ -44,6 +49,10 @@ function writing(task, desk, { kind, label, hint, start = "" }) {
     focus: box,
     actions: { write: () => box.focus() },
     answer: () => (isEnough() ? { kind, text: box.value } : null),
-    missing: start ? "Change the answer first." : least > 1 ? `Write at least ${least} words first.` : "Write something first.",
+    missing: start
+      ? "Change the answer first."
+      : least > 1
+        ? `Write at least ${least} words first.`
+        : "Write something first.",
   };
 }

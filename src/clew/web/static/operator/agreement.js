@@ -15,13 +15,19 @@ export async function agreementPage({ id }) {
     figures(
       figure("Raw agreement", percent(raw), `${count(found.pairs)} pairs of answers`),
       figure("Krippendorff's alpha", decimal(alpha), interval(found) || "needs items with two answers"),
-      figure("On gold questions", percent(gold?.share), gold ? interval(gold, percent) : "no gold answers yet"),
+      figure(
+        "On gold questions",
+        percent(gold?.share),
+        gold ? interval(gold, percent) : "no gold answers yet",
+      ),
       figure("Items compared", count(found.items), "with two answers or more"),
     ),
     card(
       "Beside what others measured",
       raw === null || raw === undefined
-        ? nothing("Agreement shows when some items have two answers. Raise the overlap of the project if none will.")
+        ? nothing(
+            "Agreement shows when some items have two answers. Raise the overlap of the project if none will.",
+          )
         : bands(found.bands ?? [], { share: raw }, { says: `Raw agreement ${percent(raw)}` }),
       el(
         "p",
@@ -29,7 +35,11 @@ export async function agreementPage({ id }) {
         "Agreement of 60 to 80 % is usual for preferences. Far below: unclear guidelines or hard items. ",
         "Above 95 %: trivial items, or people who copy.",
       ),
-      el("ul", { class: "sources" }, ...(found.bands ?? []).map(({ name, source }) => el("li", {}, `${name}: ${source}`))),
+      el(
+        "ul",
+        { class: "sources" },
+        ...(found.bands ?? []).map(({ name, source }) => el("li", {}, `${name}: ${source}`)),
+      ),
     ),
   );
 }

@@ -8,7 +8,13 @@ export function card(title, ...children) {
 
 /** A number with its name, and what it rests on below. */
 export function figure(label, value, below = "") {
-  return el("div", { class: "figure" }, el("span", { class: "label" }, label), el("strong", {}, value), el("span", { class: "help" }, below));
+  return el(
+    "div",
+    { class: "figure" },
+    el("span", { class: "label" }, label),
+    el("strong", {}, value),
+    el("span", { class: "help" }, below),
+  );
 }
 
 export const figures = (...parts) => el("div", { class: "card figures" }, ...parts);
@@ -21,7 +27,12 @@ export const nothing = (text) => el("p", { class: "empty" }, text);
 export function table(columns, rows, empty = "Nothing yet.") {
   if (rows.length === 0) return nothing(empty);
   const head = columns.map(([title, , kind]) => el("th", { scope: "col", class: kind }, title));
-  const line = (row) => el("tr", {}, ...columns.map(([title, cell, kind]) => el("td", { class: kind, "data-title": title }, cell(row))));
+  const line = (row) =>
+    el(
+      "tr",
+      {},
+      ...columns.map(([title, cell, kind]) => el("td", { class: kind, "data-title": title }, cell(row))),
+    );
   return el(
     "div",
     { class: "table-frame", tabindex: 0 },
@@ -46,9 +57,19 @@ export function button(label, work, { kind = "", say }) {
 
 /** A labelled field of a form. */
 export function field(label, input, help) {
-  return el("label", { class: "field" }, el("span", { class: "label" }, label), input, help ? el("span", { class: "help" }, help) : null);
+  return el(
+    "label",
+    { class: "field" },
+    el("span", { class: "label" }, label),
+    input,
+    help ? el("span", { class: "help" }, help) : null,
+  );
 }
 
 export function options(pairs, chosen) {
-  return el("select", {}, ...pairs.map(([value, label]) => el("option", { value, selected: value === chosen }, label)));
+  return el(
+    "select",
+    {},
+    ...pairs.map(([value, label]) => el("option", { value, selected: value === chosen }, label)),
+  );
 }

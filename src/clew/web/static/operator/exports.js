@@ -26,7 +26,11 @@ export async function exportsPage({ id }, page) {
         el("label", { class: "check" }, identities, "With names of people (owners only; is logged)"),
         button("Export", make, { kind: "primary", say: page.say }),
       ),
-      el("p", { class: "help" }, "A snapshot of what is in the store now. Pseudonymous unless you ask otherwise; excluded people are left out."),
+      el(
+        "p",
+        { class: "help" },
+        "A snapshot of what is in the store now. Pseudonymous unless you ask otherwise; excluded people are left out.",
+      ),
     ),
     card("Exports", table(COLUMNS, exports ?? [], "No exports yet.")),
   );
@@ -47,5 +51,13 @@ const COLUMNS = [
   ["Rows", ({ rows }) => count(rows), "number"],
   ["Names", ({ identities }) => (identities ? badge("with names", "warn") : "pseudonymous")],
   ["sha256", ({ sha256 }) => el("code", { title: sha256 }, sha256 ? `${sha256.slice(0, 12)}…` : "")],
-  ["", ({ id }) => el("a", { class: "button small", href: `/api/v1/exports/${encodeURIComponent(id)}/file`, download: "" }, "Download")],
+  [
+    "",
+    ({ id }) =>
+      el(
+        "a",
+        { class: "button small", href: `/api/v1/exports/${encodeURIComponent(id)}/file`, download: "" },
+        "Download",
+      ),
+  ],
 ];

@@ -2,17 +2,21 @@
 
 export const NONE = "–";
 
-const known = (value, format) => (value === null || value === undefined || Number.isNaN(value) ? NONE : format(value));
+const known = (value, format) =>
+  value === null || value === undefined || Number.isNaN(value) ? NONE : format(value);
 
 export const count = (value) => known(value, (n) => Math.round(n).toLocaleString("en"));
 export const percent = (value, digits = 0) => known(value, (n) => `${(100 * n).toFixed(digits)}\u00a0%`);
 export const decimal = (value, digits = 2) => known(value, (n) => n.toFixed(digits));
-export const seconds = (value) => known(value, (n) => (n < 90 ? `${n.toFixed(n < 10 ? 1 : 0)} s` : duration(1000 * n)));
-export const time = (ms) => known(ms, (n) => new Date(n).toLocaleString("en-GB", { dateStyle: "medium", timeStyle: "short" }));
+export const seconds = (value) =>
+  known(value, (n) => (n < 90 ? `${n.toFixed(n < 10 ? 1 : 0)} s` : duration(1000 * n)));
+export const time = (ms) =>
+  known(ms, (n) => new Date(n).toLocaleString("en-GB", { dateStyle: "medium", timeStyle: "short" }));
 export const money = (value, currency) => known(value, (n) => `${n.toFixed(2)} ${currency}`);
 
 /** "[.38, .44]" of an estimate with `low` and `high`. */
-export const interval = ({ low, high } = {}, format = decimal) => (known(low, String) === NONE ? "" : `${format(low)} to ${format(high)}`);
+export const interval = ({ low, high } = {}, format = decimal) =>
+  known(low, String) === NONE ? "" : `${format(low)} to ${format(high)}`;
 
 /** A p-value or an e-value, short. */
 export const tiny = (value) =>

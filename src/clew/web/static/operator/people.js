@@ -13,27 +13,53 @@ export async function peoplePage(_project, page) {
   const group = el("input", { type: "text", maxlength: 100, autocomplete: "off" });
   const role = options(ROLES);
   const invite = async () => {
-    const { link } = await post("/people", { role: role.value, name: called.value.trim(), group: group.value.trim() });
+    const { link } = await post("/people", {
+      role: role.value,
+      name: called.value.trim(),
+      group: group.value.trim(),
+    });
     await showLink(link);
     await page.refresh();
   };
   const rotate = ({ id }) =>
-    button("New link", async () => showLink((await post(`/people/${id}/rotate`)).link), { kind: "small", say: page.say });
+    button("New link", async () => showLink((await post(`/people/${id}/rotate`)).link), {
+      kind: "small",
+      say: page.say,
+    });
   const actions = (person) => standingButtons(person, page, rotate(person));
   return el(
     "div",
     { class: "stack" },
     card(
       "Invite somebody",
-      el("div", { class: "form" }, field("Name", called), field("Role", role), field("Group", group), button("Make a link", invite, { kind: "primary", say: page.say })),
-      el("p", { class: "help" }, "The link lets in whoever opens it first, so send it to one person. A group, such as a region or a profession, shows whose judgements are thin."),
+      el(
+        "div",
+        { class: "form" },
+        field("Name", called),
+        field("Role", role),
+        field("Group", group),
+        button("Make a link", invite, { kind: "primary", say: page.say }),
+      ),
+      el(
+        "p",
+        { class: "help" },
+        "The link lets in whoever opens it first, so send it to one person. ",
+        "A group, such as a region or a profession, shows whose judgements are thin.",
+      ),
     ),
     card("People", table(COLUMNS.concat([["", actions]]), people)),
   );
 }
 
 async function showLink(link) {
-  const box = el("input", { class: "one-time", type: "text", readonly: true, value: link, autofocus: true, "aria-label": "One-time link" });
+  const box = el("input", {
+    class: "one-time",
+    type: "text",
+    readonly: true,
+    value: link,
+    autofocus: true,
+    "aria-label": "One-time link",
+  });
   box.addEventListener("focus", () => box.select());
   await ask("One-time link", el("div", {}, el("p", {}, "Copy it now: it is shown only once."), box));
 }

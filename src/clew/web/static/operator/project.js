@@ -5,7 +5,13 @@ import { el } from "../element.js";
 import { button, card, field, options, nothing } from "./card.js";
 
 export async function projectPage(project, page) {
-  return el("div", { class: "stack" }, project ? settings(project, page) : nothing("Make a first project, then give it items."), project ? upload(project, page) : null, fresh(page));
+  return el(
+    "div",
+    { class: "stack" },
+    project ? settings(project, page) : nothing("Make a first project, then give it items."),
+    project ? upload(project, page) : null,
+    fresh(page),
+  );
 }
 
 function settings(project, page) {
@@ -18,7 +24,11 @@ function settings(project, page) {
     await page.refresh();
   };
   const toState = (state) => () => ({ state });
-  const changed = () => ({ guidelines: guidelines.value, need: Number(need.value), gold_rate: Number(gold.value) });
+  const changed = () => ({
+    guidelines: guidelines.value,
+    need: Number(need.value),
+    gold_rate: Number(gold.value),
+  });
   const [next, verb] = project.state === "open" ? ["paused", "Pause"] : ["open", "Open"];
   return card(
     project.name,
@@ -36,16 +46,32 @@ function settings(project, page) {
 
 function upload(project, page) {
   const file = el("input", { type: "file", accept: ".jsonl,.ndjson,application/x-ndjson" });
-  const told = el("p", { class: "help", role: "status" }, "JSON lines with a prompt and its answers, in any format that “clew data check” knows.");
+  const told = el(
+    "p",
+    { class: "help", role: "status" },
+    "JSON lines with a prompt and its answers, in any format that “clew data check” knows.",
+  );
   const send = async () => {
     if (!file.files[0]) return page.say("Choose a file first");
-    const reply = await post(`/projects/${project.id}/items`, await file.files[0].text(), { type: "application/x-ndjson" });
-    const lines = reply.lines ?? reply.results ?? [];
+    const reply = await post(`/projects/${project.id}/items`, await file.files[0].text(), {
+      type: "application/x-ndjson",
+    });
+    const lines = reply.lines;
     const bad = lines.filter(({ error }) => error);
-    told.textContent = `${lines.length - bad.length} items added, ${bad.length} refused${bad[0] ? `: line ${bad[0].line}: ${bad[0].error}` : ""}.`;
+    const why = bad.slice(0, 5).map(({ line, error }) => ` Line ${line}: ${error}.`);
+    told.textContent = `${reply.added} items added, ${bad.length} lines refused.${why.join("")}`;
     page.say("Items added");
   };
-  return card("Items", el("div", { class: "form" }, field("File", file), button("Add items", send, { kind: "primary", say: page.say })), told);
+  return card(
+    "Items",
+    el(
+      "div",
+      { class: "form" },
+      field("File", file),
+      button("Add items", send, { kind: "primary", say: page.say }),
+    ),
+    told,
+  );
 }
 
 function fresh(page) {
@@ -56,7 +82,16 @@ function fresh(page) {
     page.say("Project made");
     await page.refresh(id);
   };
-  return card("New project", el("div", { class: "form" }, field("Name", called), field("Task", kind), button("Make it", make, { kind: "primary", say: page.say })));
+  return card(
+    "New project",
+    el(
+      "div",
+      { class: "form" },
+      field("Name", called),
+      field("Task", kind),
+      button("Make it", make, { kind: "primary", say: page.say }),
+    ),
+  );
 }
 
 const number = (value, min, max, step = 1) => el("input", { type: "number", value, min, max, step });

@@ -15,15 +15,27 @@ export async function ratersPage({ id }, page) {
     { class: "stack" },
     card(
       null,
-      table(COLUMNS.concat([["", (rater) => standingButtons(rater, page)]]), raters, "Nobody has answered yet."),
-      el("p", { class: "help" }, "Pausing stops new tasks. Excluding leaves a person out of statistics and exports; nothing is deleted, and the People page takes both back."),
+      table(
+        COLUMNS.concat([["", (rater) => standingButtons(rater, page)]]),
+        raters,
+        "Nobody has answered yet.",
+      ),
+      el(
+        "p",
+        { class: "help" },
+        "Pausing stops new tasks. Excluding leaves a person out of statistics and exports; nothing is deleted, ",
+        "and the People page takes both back.",
+      ),
     ),
     judged.length > 0 &&
       card(
         "Reliability",
-        dots(judged.map(({ pseudonym, reliability }) => ({ label: pseudonym, share: reliability })), {
-          says: "Estimated reliability of each rater",
-        }),
+        dots(
+          judged.map(({ pseudonym, reliability }) => ({ label: pseudonym, share: reliability })),
+          {
+            says: "Estimated reliability of each rater",
+          },
+        ),
       ),
   );
 }
@@ -36,9 +48,17 @@ const COLUMNS = [
   ["Rater", ({ pseudonym, role }) => el("span", {}, name(pseudonym), role === "judge" ? badge("AI") : "")],
   ["State", stateBadges],
   ["Answers", ({ votes }) => count(votes), "number"],
-  ["Gold", ({ gold }) => el("span", { title: gold ? interval(gold, percent) : "" }, percent(gold?.share)), "number"],
+  [
+    "Gold",
+    ({ gold }) => el("span", { title: gold ? interval(gold, percent) : "" }, percent(gold?.share)),
+    "number",
+  ],
   ["Agrees", ({ agreement }) => percent(agreement), "number"],
-  ["First shown", ({ left }) => el("span", { title: left ? `p = ${tiny(left.p)}` : "" }, percent(left?.share)), "number"],
+  [
+    "First shown",
+    ({ left }) => el("span", { title: left ? `p = ${tiny(left.p)}` : "" }, percent(left?.share)),
+    "number",
+  ],
   ["Ties", ({ tie }) => percent(tie), "number"],
   ["Longer", ({ longer }) => percent(longer), "number"],
   ["Time", ({ seconds: time }) => seconds(time), "number"],

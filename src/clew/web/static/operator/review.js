@@ -24,14 +24,22 @@ async function itemTable(project, sort, page) {
 }
 
 async function showAnswers(project, { id }) {
-  const { prompt, slots, answers } = await get(`/projects/${project}/items/${encodeURIComponent(id)}/answers`);
+  const { prompt, slots, answers } = await get(
+    `/projects/${project}/items/${encodeURIComponent(id)}/answers`,
+  );
   await ask(
     "What was said",
     el(
       "div",
       { class: "review" },
       ...prompt.turns.map(turn),
-      el("div", { class: "review-slots" }, ...slots.map((slot, place) => el("div", { class: "review-slot" }, el("h3", {}, `Answer ${place + 1}`), passage(slot)))),
+      el(
+        "div",
+        { class: "review-slots" },
+        ...slots.map((slot, place) =>
+          el("div", { class: "review-slot" }, el("h3", {}, `Answer ${place + 1}`), passage(slot)),
+        ),
+      ),
       ...answers.map(said),
     ),
   );
@@ -41,7 +49,13 @@ function said({ pseudonym, answer, seconds: took, note, late, at_ms: at }) {
   return el(
     "div",
     { class: "said" },
-    el("div", { class: "said-head" }, name(pseudonym), late ? badge("late", "warn") : null, el("span", { class: "help" }, `${seconds(took)} · ${time(at)}`)),
+    el(
+      "div",
+      { class: "said-head" },
+      name(pseudonym),
+      late ? badge("late", "warn") : null,
+      el("span", { class: "help" }, `${seconds(took)} · ${time(at)}`),
+    ),
     el("div", {}, inWords(answer)),
     note ? el("blockquote", { dir: "auto" }, note) : null,
   );
@@ -49,8 +63,10 @@ function said({ pseudonym, answer, seconds: took, note, late, at_ms: at }) {
 
 /** An answer in a line; the fields of kinds that have no words of their own as they are. */
 function inWords({ kind, ...fields }) {
-  if (kind === "comparison") return `${VERDICTS[fields.verdict]}${fields.verdict in SIDES ? `, ${MARGINS[fields.margin] ?? ""}` : ""}`;
-  if (kind === "ranking") return fields.groups.map((group) => group.map((place) => place + 1).join(" = ")).join(" > ");
+  if (kind === "comparison")
+    return `${VERDICTS[fields.verdict]}${fields.verdict in SIDES ? `, ${MARGINS[fields.margin] ?? ""}` : ""}`;
+  if (kind === "ranking")
+    return fields.groups.map((group) => group.map((place) => place + 1).join(" = ")).join(" > ");
   if (kind === "thumb") return [fields.up ? "Good" : "Bad", ...fields.reasons].join(", ");
   if ("text" in fields) return fields.text;
   return JSON.stringify(fields.scales ?? fields.flaws ?? fields.labels ?? fields.spans ?? fields);
@@ -64,7 +80,13 @@ const ORDERS = [
 ];
 
 const SIDES = { first: 1, second: 2 };
-const VERDICTS = { first: "Answer 1 is better", second: "Answer 2 is better", tie: "Equally good", both_bad: "Both bad", unsure: "Unsure" };
+const VERDICTS = {
+  first: "Answer 1 is better",
+  second: "Answer 2 is better",
+  tie: "Equally good",
+  both_bad: "Both bad",
+  unsure: "Unsure",
+};
 const MARGINS = ["negligibly", "slightly", "clearly", "significantly"];
 
 const COLUMNS = [

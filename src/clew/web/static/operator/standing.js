@@ -27,6 +27,8 @@ export function standingButtons({ id, state }, page, ...others) {
     page.say(`Now ${next}`);
     await page.refresh();
   };
-  const own = (NEXT[state] ?? []).map(([label, next]) => button(label, to(next), { kind: "small", say: page.say }));
+  const own = (NEXT[state] ?? []).map(([label, next]) =>
+    button(label, to(next), { kind: "small", say: page.say }),
+  );
   return el("div", { class: "row-actions" }, ...own, ...others);
 }
