@@ -282,7 +282,7 @@ def test_a_person_hoards_no_more_than_five_tasks(office):
 
 def test_nothing_tells_a_rater_who_wrote_an_answer_or_that_it_is_known(office):
     project = office.desk.projects.add("g", ProjectConfig(kind="comparison", gold_rate=0.5), actor="test", now=now_ms())
-    office.fill(project, 20)
+    office.fill(project, 30)
     office.fill(project, 20, prompt="known {}", gold=Gold(Comparison(verdict="first", margin=2.0), "because"))
     anna, shapes = office.browser(), set()
     ids = list(office.desk.store.items()) + [task.id for task in office.desk.store.tasks()]

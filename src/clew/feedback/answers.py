@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ from clew.feedback.fit import check_fits
 from clew.feedback.holding import Holding
 from clew.feedback.known import agrees
 from clew.feedback.people import put_state
-from clew.feedback.projects import Project
+from clew.feedback.projects import Project, ProjectConfig
 from clew.feedback.records import Answer, Conversation, Feedback, Rater, Record, Share
 from clew.feedback.schema import entries, feedback, leases
 from clew.feedback.seats import end, give_back, settle
@@ -65,7 +65,13 @@ class Receipt(NamedTuple):
     lesson: Lesson | None = None
 
 
-def take(connection: Connection, held: Holding, submission: Submission, *, now: int) -> Receipt:
+Fits = Callable[[ProjectConfig, Submission], None]
+"""Raises ValueError where an answer is not one of those that the project's form offers."""
+
+
+def take(
+    connection: Connection, held: Holding, submission: Submission, *, fits: Fits | None = None, now: int
+) -> Receipt:
     """Keep the answer to a lease. Raises Conflict, Expired, or ValueError for an answer that does not fit."""
     if held.answer is not None and held.answered is not None:
         if held.sha256 != submission.sha256:
@@ -79,6 +85,8 @@ def take(connection: Connection, held: Holding, submission: Submission, *, now: 
     if late and held.takes_seat and (held.entry_state != "open" or seats.answered >= seats.need):
         raise Expired("the lease has run out and others have answered; lease a task anew")
     record = _record(connection, held, submission, now)
+    if fits is not None:
+        fits(held.project.config, submission)
     _keep(connection, held, record, late=late, now=now)
     done = {"state": "answered", "answered": now, "feedback": record.id, "body_sha256": submission.sha256}
     connection.execute(leases.update().where(leases.c.id == held.lease).values(done))

@@ -14,7 +14,7 @@ The contract, for the web layer:
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -22,7 +22,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from clew.feedback import events
-from clew.feedback.answers import Expired, Receipt, Submission, reopen, skip, take
+from clew.feedback.answers import Expired, Fits, Receipt, Submission, reopen, skip, take
 from clew.feedback.conversations import Offer, offer, said_so_far
 from clew.feedback.holding import Holding, holding
 from clew.feedback.leases import give
@@ -74,16 +74,20 @@ class Desk:
         self.people = People(store)
         self.projects = Projects(store)
 
-    def lease(self, person: str, project: str, num: int = 1, *, now: int) -> list[Leased]:
-        """Up to `num` tasks; none for people who are not active, or where the project is not open."""
+    def lease(self, person: str, project: str, num: int = 1, *, known: Collection[str] = (), now: int) -> list[Leased]:
+        """Up to `num` tasks; none for people who are not active, or where the project is not open.
+
+        Leases that are `known` count as given, and are not told again.
+        """
         with self.store.write() as connection:
             who = held(connection, person)
             found = give(connection, who, find_project(connection, project), num, now=now)
-            return _leased(connection, found)
+            return _leased(connection, [lease for lease in found if lease not in known])
 
-    def answer(self, person: str, lease: str, submission: Submission, *, now: int) -> Receipt:
+    def answer(self, person: str, lease: str, submission: Submission, *, fits: Fits | None = None, now: int) -> Receipt:
         with self.store.write() as connection:
-            return take(connection, holding(connection, person=person, lease=lease), submission, now=now)
+            mine = holding(connection, person=person, lease=lease)
+            return take(connection, mine, submission, fits=fits, now=now)
 
     def skip(self, person: str, lease: str, *, reason: str = "", now: int) -> None:
         with self.store.write() as connection:

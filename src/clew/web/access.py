@@ -1,14 +1,17 @@
 """Who may call what: one table of routes and roles. A route that is not in it is nobody's."""
 
+import hashlib
 import time
 from typing import Annotated
 
 from fastapi import Depends, Request
+from fastapi.concurrency import run_in_threadpool
 
 from clew.feedback.desk import Desk
 from clew.feedback.people import Person
 from clew.web.gate import API, LOGIN, Place, Refused
 from clew.web.limits import Buckets
+from clew.web.remembered import Remembered
 
 RATERS = frozenset({"annotator", "judge", "operator", "owner"})
 OPERATORS = frozenset({"operator", "owner"})
@@ -23,20 +26,31 @@ async def place_of(request: Request) -> Place:
     return request.app.state.place
 
 
-def permitted(request: Request) -> Person:
+async def permitted(request: Request) -> Person:
     """The caller, where the table lets their role pass. Raises Refused: 401, 403 or 429."""
-    token = request.cookies.get(cookie_name(request.app.state.place))
-    desk: Desk = request.app.state.desk
-    person = desk.people.in_session(token, now=now_ms()) if token else None
+    state = request.app.state
+    token = request.cookies.get(cookie_name(state.place))
+    person = await _in_session(state.people, state.desk, token) if token else None
     if person is None:
         raise Refused(401, "no_session", "log in with the link that the operator gave you")
     route = (request.method, request.scope["route"].path)
     if person.role not in ACCESS.get(route, frozenset()):
         raise Refused(403, "not_allowed", f"a person of role {person.role} may not do this")
-    people: Buckets = request.app.state.buckets
-    if wait := people.take(person.id):
+    buckets: Buckets = state.buckets
+    if wait := buckets.take(person.id):
         raise Refused(429, "too_many", "too many requests of this person", retry_after_s=wait)
     return person
+
+
+async def _in_session(people: Remembered[Person | None], desk: Desk, token: str) -> Person | None:
+    key = hashlib.sha256(token.encode()).hexdigest()  # so that no secret stays in memory
+    return people.known(key) or await run_in_threadpool(
+        people.get, key, lambda _: desk.people.in_session(token, now=now_ms())
+    )
+
+
+async def people_of(request: Request) -> Remembered[Person | None]:
+    return request.app.state.people
 
 
 def now_ms() -> int:
@@ -52,6 +66,8 @@ def cookie_name(place: Place) -> str:
 Caller = Annotated[Person, Depends(permitted)]
 TheDesk = Annotated[Desk, Depends(desk_of)]
 ThePlace = Annotated[Place, Depends(place_of)]
+ThePeople = Annotated[Remembered[Person | None], Depends(people_of)]
+"""To be forgotten when sessions, roles or states change."""
 
 ACCESS = {
     ("DELETE", f"{API}/session"): RATERS,

@@ -8,6 +8,7 @@ from starlette.staticfiles import StaticFiles
 
 from clew import __version__
 from clew.feedback.desk import Desk
+from clew.feedback.people import Person
 from clew.web.door import anybody, door
 from clew.web.errors import add_handlers
 from clew.web.gate import API, Gate, Place
@@ -16,9 +17,12 @@ from clew.web.limits import Buckets, Limits
 from clew.web.live import Reply
 from clew.web.manage import manage
 from clew.web.media import media
+from clew.web.remembered import Remembered
+from clew.web.schema import Schema
 from clew.web.watch import watch
 from clew.web.work import work
 
+REMEMBER_S = 2.0
 STATIC = Path(__file__).parent / "static"
 
 
@@ -42,6 +46,8 @@ def api(desk: Desk, place: Place, limits: Limits, reply: Reply | None, media_fol
     )
     app.state.desk, app.state.place, app.state.reply, app.state.media = desk, place, reply, media_folder
     app.state.buckets = Buckets(limits.person_rate, limits.person_burst, time.monotonic)
+    app.state.people = Remembered[Person | None](seconds=REMEMBER_S, clock=time.monotonic)
+    app.state.forms = Remembered[Schema](seconds=REMEMBER_S, clock=time.monotonic)
     add_handlers(app)
     app.state.exports, app.state.gatherer = media_folder.with_suffix(".exports"), Gatherer(desk)
     for router in (anybody, door, work, media, manage, watch):

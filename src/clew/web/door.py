@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from clew import __version__
-from clew.web.access import Caller, TheDesk, ThePlace, cookie_name, now_ms
+from clew.web.access import Caller, TheDesk, ThePeople, ThePlace, cookie_name, now_ms
 from clew.web.gate import API, LOGIN, Refused
 
 SESSION_S = 30 * 24 * 60 * 60
@@ -66,8 +66,11 @@ def log_in(login: Login, desk: TheDesk, place: ThePlace, response: Response) -> 
 
 
 @door.delete("/session", status_code=204)
-def log_out(caller: Caller, desk: TheDesk, place: ThePlace, request: Request, response: Response) -> None:
+def log_out(
+    caller: Caller, desk: TheDesk, place: ThePlace, people: ThePeople, request: Request, response: Response
+) -> None:
     desk.people.close_session(request.cookies[cookie_name(place)])
+    people.forget()
     response.delete_cookie(cookie_name(place), path="/", httponly=True, samesite="strict", secure=place.is_secure)
 
 

@@ -14,7 +14,7 @@ from clew.feedback.people import Person, Role, State
 from clew.feedback.projects import ProjectState
 from clew.feedback.schema import events
 from clew.feedback.snapshots import ExportOptions, write_snapshot
-from clew.web.access import Caller, TheDesk, ThePlace, now_ms
+from clew.web.access import Caller, TheDesk, ThePeople, ThePlace, now_ms
 from clew.web.archive import FORMATS, exports_of, file_of, is_named
 from clew.web.door import Body
 from clew.web.errors import told
@@ -75,7 +75,7 @@ def add_project(new: NewProject, caller: Caller, desk: TheDesk, key: Key = None)
 
 
 @manage.patch("/projects/{project}")
-def change_project(project: Id, change: ProjectChange, caller: Caller, desk: TheDesk) -> Json:
+def change_project(project: Id, change: ProjectChange, caller: Caller, desk: TheDesk, request: Request) -> Json:
     said = change.model_dump(exclude_none=True, exclude={"state", "config"}) | change.config
     with told():
         old = desk.projects.find(project)
@@ -83,6 +83,7 @@ def change_project(project: Id, change: ProjectChange, caller: Caller, desk: The
             raise ValueError("what a project asks for stays; make another project")
         config = checked({**old.config.model_dump(), **said}) if said else None
         new = desk.projects.change(project, config=config, state=change.state, actor=caller.id, now=now_ms())
+    request.app.state.forms.forget()
     return {"id": new.id, "state": new.state}
 
 
@@ -132,27 +133,31 @@ def add_person(new: NewPerson, caller: Caller, desk: TheDesk, place: ThePlace, k
 
 
 @manage.post("/people/{person}/rotate")
-def rotate(person: Id, caller: Caller, desk: TheDesk, place: ThePlace) -> dict[str, str]:
+def rotate(person: Id, caller: Caller, desk: TheDesk, place: ThePlace, known: ThePeople) -> dict[str, str]:
     """A new link; the old one and all sessions end."""
     _check_rank(caller, _find(desk, person).role)
     with told():
-        return {"link": f"{place.url}/#token={desk.people.rotate(person, actor=caller.id, now=now_ms())}"}
+        token = desk.people.rotate(person, actor=caller.id, now=now_ms())
+    known.forget()
+    return {"link": f"{place.url}/#token={token}"}
 
 
 @manage.post("/raters/{person}/state", status_code=204)
-def set_state(person: Id, change: StateChange, caller: Caller, desk: TheDesk) -> None:
+def set_state(person: Id, change: StateChange, caller: Caller, desk: TheDesk, known: ThePeople) -> None:
     """Reversible: nothing of an excluded person is deleted."""
     _check_rank(caller, _find(desk, person).role)
     with told():
         desk.people.set_state(person, change.state, reason=change.reason, actor=caller.id, now=now_ms())
+    known.forget()
 
 
 @manage.delete("/people/{person}", status_code=204)
-def erase(person: Id, caller: Caller, desk: TheDesk) -> None:
+def erase(person: Id, caller: Caller, desk: TheDesk, known: ThePeople) -> None:
     """Forget who it was: name, token and sessions go; the pseudonym and the answers stay."""
     _check_rank(caller, _find(desk, person).role)
     with told():
         desk.people.erase(person, actor=caller.id, now=now_ms())
+    known.forget()
 
 
 @manage.get("/projects/{project}/exports")

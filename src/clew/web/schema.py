@@ -3,7 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from clew.feedback.records import Answer, Comparison, Demonstration, Flaws, Ranking, Rating, Spans, Thumb
+from clew.feedback.answers import Submission
+from clew.feedback.projects import ProjectConfig
+from clew.feedback.records import Comparison, Demonstration, Flaws, Ranking, Rating, Spans, Thumb
 
 Schema = dict[str, Any]
 
@@ -19,11 +21,12 @@ def schema_of(kind: str, options: Mapping[str, Any]) -> Schema:
     return {**default, **options}
 
 
-def check_answer(answer: Answer, note: str, schema: Schema) -> None:
-    """Raises ValueError for names, degrees and numbers that the schema does not offer."""
+def check_fits_form(config: ProjectConfig, said: Submission) -> None:
+    """Raises ValueError for names, degrees and numbers that the project's schema does not offer."""
+    answer, schema = said.answer, schema_of(config.kind, config.form)
     match answer:
         case Comparison():
-            _check_comparison(answer, note, schema)
+            _check_comparison(answer, said.note, schema)
         case Rating():
             _check_scales(answer, schema["scales"])
         case Thumb():

@@ -3,23 +3,30 @@
 import time
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi.responses import JSONResponse
 from pydantic import Field
 
 from clew.feedback.answers import Receipt, Submission
 from clew.feedback.desk import Desk, Given
 from clew.feedback.people import Person
 from clew.feedback.projects import Project
-from clew.feedback.records import answer_kind
 from clew.web.access import Caller, TheDesk, now_ms
 from clew.web.door import Body
 from clew.web.errors import told
 from clew.web.gate import API, Refused
 from clew.web.live import TheReply
+from clew.web.remembered import Remembered
 from clew.web.render import safe_html
-from clew.web.schema import check_answer, schema_of
+from clew.web.schema import Schema, check_fits_form, schema_of
 from clew.web.shown import Json, reply_json, slot_json, task_json
 
+
+async def forms_of(request: Request) -> Remembered[Schema]:
+    return request.app.state.forms
+
+
+TheForms = Annotated[Remembered[Schema], Depends(forms_of)]
 work = APIRouter(prefix=API)
 DAY_MS = 24 * 60 * 60 * 1000
 WAIT_S = 20
@@ -30,6 +37,8 @@ Cursor = Annotated[int | None, Query(ge=0, le=1 << 53)]
 
 class Wanted(Body):
     n: Annotated[int, Field(ge=1, le=5)] = 1
+    have: Annotated[tuple[Id, ...], Field(max_length=10)] = ()
+    """Leases that the page has already: they count, and are not sent again."""
 
 
 class Answered(Submission):
@@ -58,15 +67,15 @@ def projects(caller: Caller, desk: TheDesk) -> list[Json]:
     return [_project_json(desk, caller, project) for project in seen]
 
 
-@work.post("/projects/{project}/leases", response_model=None)
-def lease(project: Id, wanted: Wanted, caller: Caller, desk: TheDesk) -> Json | Response:
-    """Tasks held already, then new ones; 204 when there is nothing to do now."""
+@work.post("/projects/{project}/leases", responses={204: {"description": "Nothing to do now"}})
+def lease(project: Id, wanted: Wanted, caller: Caller, desk: TheDesk, forms: TheForms) -> Response:
+    """`tasks` held already, then new ones, up to `n` with those that the page has."""
     with told():
-        leased = desk.lease(caller.id, project, wanted.n, now=now_ms())
+        leased = desk.lease(caller.id, project, wanted.n, known=wanted.have, now=now_ms())
     if not leased:
         return Response(status_code=204, headers={"retry-after": str(WAIT_S)})
-    schema = _schema(desk, project)
-    return {"tasks": [task_json(each, schema) for each in leased]}
+    schema = _schema(desk, forms, project)
+    return JSONResponse({"tasks": [task_json(each, schema) for each in leased]})
 
 
 @work.post("/leases/{lease}/heartbeat")
@@ -76,19 +85,14 @@ def heartbeat(lease: Id, caller: Caller, desk: TheDesk) -> dict[str, int]:
 
 
 @work.post("/leases/{lease}/answer", status_code=201)
-def answer(lease: Id, answered: Answered, caller: Caller, desk: TheDesk, response: Response) -> Json:
+def answer(lease: Id, answered: Answered, caller: Caller, desk: TheDesk) -> Response:
     """201 once it is on disk; 200 for the same again; 410 where it was late, kept only where it was still wanted."""
     with told():
-        leased = desk.leased(caller.id, lease)
-        if answered.answer.kind == answer_kind(leased.kind):  # another kind the desk itself refuses
-            check_answer(answered.answer, answered.note, _schema(desk, leased.project))
-        receipt = desk.answer(caller.id, lease, answered, now=now_ms())
+        receipt = desk.answer(caller.id, lease, answered, fits=check_fits_form, now=now_ms())
     if receipt.is_late:
         kept = "the time for this task had run out; the answer is kept all the same"
         raise Refused(410, "late", kept, details=_receipt_json(receipt))
-    if not receipt.is_new:
-        response.status_code = 200
-    return _receipt_json(receipt)
+    return JSONResponse(_receipt_json(receipt), status_code=201 if receipt.is_new else 200)
 
 
 @work.post("/leases/{lease}/skip", status_code=204)
@@ -122,11 +126,11 @@ def turn(lease: Id, said: Said, caller: Caller, desk: TheDesk, reply: TheReply) 
 
 
 @work.post("/answers/{answer}/undo")
-def undo(answer: Id, caller: Caller, desk: TheDesk) -> Json:
+def undo(answer: Id, caller: Caller, desk: TheDesk, forms: TheForms) -> Json:
     """The task again, with what was said; it counts until another answer comes."""
     with told():
         leased = desk.undo(caller.id, answer, now=now_ms())
-        return {"task": task_json(leased, _schema(desk, leased.project))}
+        return {"task": task_json(leased, _schema(desk, forms, leased.project))}
 
 
 @work.get("/me/history")
@@ -152,9 +156,12 @@ def guidelines(project: Id, caller: Caller, desk: TheDesk) -> dict[str, str]:
         return {"html": safe_html(desk.projects.find(project).config.guidelines)}
 
 
-def _schema(desk: Desk, project: str) -> Json:
-    config = desk.projects.find(project).config
-    return schema_of(config.kind, config.form)
+def _schema(desk: Desk, forms: Remembered[Schema], project: str) -> Schema:
+    def find(project: str) -> Schema:
+        config = desk.projects.find(project).config
+        return schema_of(config.kind, config.form)
+
+    return forms.get(project, find)
 
 
 def _project_json(desk: Desk, caller: Person, project: Project) -> Json:
