@@ -239,11 +239,11 @@ def test_a_model_agrees_with_the_majority_of_pandalm_less_than_people_with_each_
 
 
 def test_people_of_mt_bench_agree_as_known(shared_data):
-    """Of pairs of votes on one first turn, neither of them a tie, .82 say the same."""
+    """Of pairs of votes on one first turn, neither of them a tie, .84 say the same; of the whole published set, .82."""
     rows = map(json.loads, (shared_data / "mt_bench_judgments" / "human.jsonl").read_text().splitlines())
     votes = Votes.of(
         Vote(f"{r['question_id']}|{min(r['model_a'], r['model_b'])}|{max(r['model_a'], r['model_b'])}", r["judge"], r[r["winner"]])
         for r in rows
         if r["turn"] == 1 and r["winner"] in ("model_a", "model_b")
     )  # fmt: skip
-    assert raw_agreement(votes.counts()) == pytest.approx(0.820, abs=0.005)
+    assert raw_agreement(votes.counts()) == pytest.approx(0.842, abs=0.005)
