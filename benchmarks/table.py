@@ -22,7 +22,7 @@ def tables(results: Mapping[str, Mapping[str, Any]]) -> str:
     """Every kind of result that is there, each with how it was got."""
     races = {name: found for name, found in results.items() if "compared" in found}
     parts = [table(HEAD, (row for found in races.values() for row in race_rows(found)))] if races else []
-    for name, render in (("ppo-small", ppo_table), ("memory", memory_table), ("scaling", scaling_table)):
+    for name, render in TABLES:
         if name in results:
             parts.append(render(results[name]))
     commands = dict.fromkeys(f"{found['command']}   # {conditions(found)}" for found in results.values())
@@ -64,6 +64,13 @@ def memory_table(found: Mapping[str, Any]) -> str:
     return table(("DPO, model", "peak MiB", "of weights, gradients, AdamW", "of the step"), rows)
 
 
+def profile_table(found: Mapping[str, Any]) -> str:
+    rows = [(kind, f"{share:.0%}") for kind, share in found["share_of_time"].items() if share >= 0.01]
+    about = [("share of the machine's peak", f"{found['median_share_of_peak']:.0%}")]
+    about.append(("tokens that padding computes, over clew's", f"{found['median_padded_over_packed']:.2f}"))
+    return table((f"a step of {found['name']}", "share of the time"), [*rows, *about])
+
+
 def scaling_table(found: Mapping[str, Any]) -> str:
     def slopes(curve: Mapping[str, Any]) -> list[str]:
         pairs = [curve["seconds_slope"], curve["mib_slope"]]
@@ -85,7 +92,9 @@ def conditions(found: Mapping[str, Any]) -> str:
 
 def stored(folder: Path) -> dict[str, dict[str, Any]]:
     """Results of the races and of what belongs to them, by name of their file, in the order of the table."""
-    names = [f"{work}-{model}" for model in MODELS for work in WORKS] + ["memory", "scaling"]
+    names = [f"{work}-{model}" for model in MODELS for work in WORKS] + [
+        name for name, _ in TABLES if name != "ppo-small"
+    ]
     files = {name: folder / f"{name}.json" for name in names}
     return {name: {"name": name, **json.loads(file.read_text())} for name, file in files.items() if file.exists()}
 
@@ -110,6 +119,13 @@ WORKS = {
     "ppo": "PPO step",
 }
 MODELS = ("small", "wide", "half-gpu")
+TABLES = (
+    ("ppo-small", ppo_table),
+    ("profile-reward-small", profile_table),
+    ("profile-sft-small", profile_table),
+    ("memory", memory_table),
+    ("scaling", scaling_table),
+)
 
 
 def main() -> None:

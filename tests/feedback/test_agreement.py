@@ -2,7 +2,6 @@ import json
 from functools import partial
 from itertools import combinations
 
-import krippendorff
 import numpy as np
 import pytest
 from scipy.stats import kendalltau
@@ -70,6 +69,7 @@ def test_alpha_of_the_canonical_example(level, expected):
 @pytest.mark.parametrize("level", ["nominal", "ordinal", "interval", "ratio"])
 @pytest.mark.parametrize("seed", range(3))
 def test_alpha_is_that_of_the_krippendorff_library(level, seed):
+    krippendorff = pytest.importorskip("krippendorff", reason="GPL, so not among our dependencies")
     votes = random_table(seed)
     said = np.full((len(votes.raters), len(votes.items)), np.nan)
     said[votes.rater, votes.item] = np.array(votes.classes)[votes.label]
@@ -214,13 +214,11 @@ def test_bands_say_what_is_usual_and_what_is_suspicious():
     assert all(0.6 < reference.agreement < 0.9 for reference in REFERENCES)
 
 
-def test_pandalm_agrees_as_the_library_says(shared_data):
+def test_people_of_pandalm_agree_as_known(shared_data):
     """Of the 477 rows that are here; .864 is of the whole set, of which the others are kept back."""
     rows = json.loads((shared_data / "pandalm" / "testset-v1.json").read_text())
     said = np.array([[row[f"annotator{a}"] for row in rows] for a in (1, 2, 3)], dtype=float)
     votes = Votes.of(Vote(f"{i}", f"{a}", said[a, i]) for a, i in np.ndindex(said.shape))
-    theirs = krippendorff.alpha(reliability_data=said, level_of_measurement="nominal")
-    assert alpha(votes.counts()) == pytest.approx(theirs, abs=1e-6)
     assert alpha(votes.counts()) == pytest.approx(0.917, abs=5e-4)
 
 

@@ -1,4 +1,4 @@
-"""Log-probabilities and entropies of tokens, with their gradients: a model's largest tensors, held once or not at all."""
+"""Log-probabilities and entropies of tokens, with their gradients: a model's largest tensors, held once at most."""
 
 from typing import Any
 
