@@ -7,6 +7,7 @@ confusion of their own, or as observers of a noisy line with a threshold of thei
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+from scipy.special import expit, logit
 from scipy.stats import norm
 
 from clew.feedback.crowd import Floats, Ints, Votes
@@ -84,13 +85,14 @@ def _coins(design: Design, rng: np.random.Generator, truth: Ints) -> Floats:
 
 
 def _confusions(design: Design, rng: np.random.Generator, truth: Ints) -> Floats:
-    """Rows of different accuracy, mistakes along a pattern that raters share in part."""
-    k, accuracies = design.classes, _accuracies(design, rng)
+    """Classes easier and harder for all, rows of different accuracy, mistakes along a pattern shared in part."""
+    k = design.classes
+    accuracies = expit(logit(_accuracies(design, rng).clip(0.02, 0.98))[:, None] + rng.normal(0, 0.7, k))
     pattern = rng.dirichlet(np.full(k, 0.5), k)
     wrong = np.stack([[rng.dirichlet(8 * row + 0.1) for row in pattern] for _ in accuracies]) * (1 - np.eye(k)) + 1e-9
     wrong *= 1 - np.eye(k)
     wrong /= wrong.sum(2, keepdims=True)
-    right = np.stack([rng.beta(3 * a + 0.01, 3 * (1 - a) + 0.01, k) for a in accuracies]).clip(0.02, 0.98)[..., None]
+    right = rng.beta(3 * accuracies + 0.01, 3 * (1 - accuracies) + 0.01).clip(0.02, 0.98)[..., None]
     return (right * np.eye(k) + (1 - right) * wrong)[:, truth]
 
 

@@ -191,15 +191,15 @@ def test_places_are_aligned_by_item_whatever_order_was_shown():
 def test_bootstrap_interval_covers_the_truth_about_as_often_as_it_says():
     """Two raters right with chance .9 of two equal classes: alpha is (2 * .9 - 1) ** 2 = .64."""
     covered = 0
-    for seed in range(60):
+    for seed in range(40):
         rng = np.random.default_rng(seed)
         truth = rng.integers(2, size=150)
         said = np.where(rng.random((2, 150)) < 0.9, truth, 1 - truth)
         counts = np.stack([(said == 0).sum(0), (said == 1).sum(0)], axis=1).astype(float)
-        found = bootstrap(counts, alpha, repeats=200, seed=seed)
+        found = bootstrap(counts, alpha, repeats=100, seed=seed)
         assert found.low <= found.value <= found.high
         covered += found.low <= 0.64 <= found.high
-    assert covered >= 52  # 57 expected; fewer than 52 has a chance below 1 %
+    assert covered >= 33  # 38 expected of 40; fewer than 33 has a chance below 1 %
 
 
 def test_bootstrap_repeats_with_its_seed():
@@ -236,7 +236,7 @@ def test_a_model_agrees_with_the_majority_of_pandalm_less_than_people_with_each_
     assert agreed < raw_agreement(votes.counts())
 
 
-def test_people_of_mt_bench_agree_as_known(shared_data):
+def test_people_of_mt_bench_agree_about_as_others_found(shared_data):
     """Of pairs of votes on one first turn, neither of them a tie, .84 say the same; of the whole published set, .82."""
     rows = map(json.loads, (shared_data / "mt_bench_judgments" / "human.jsonl").read_text().splitlines())
     votes = Votes.of(

@@ -53,6 +53,16 @@ def test_votes_alone_cannot_tell_camps_apart_and_the_majority_stays():
     assert choice(votes).is_majority
 
 
+def test_the_majority_of_an_item_is_overruled_only_at_high_odds():
+    votes, _ = crowd([0.95, 0.9, 0.85] + [0.55] * 6, items=400)
+    plain, bold, careful = majority(votes), choice(votes, least_odds=1.0).consensus, consensus(votes)
+    overruled = bold.best != plain.best
+    sure = bold.posterior.max(1) >= 10 * bold.posterior.min(1)
+    np.testing.assert_array_equal(careful.best, np.where(overruled & ~sure, plain.best, bold.best))
+    assert (overruled & sure).sum() > 10
+    assert (overruled & ~sure).sum() > 0
+
+
 def test_a_rater_of_few_votes_is_like_the_others_and_one_of_many_is_himself():
     votes, _ = crowd([0.9, 0.9, 0.9, 0.5], items=600)
     few = votes.only((votes.rater != 3) | (votes.item < 3))

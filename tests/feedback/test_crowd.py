@@ -131,14 +131,14 @@ def test_perfect_raters_give_dawid_skene_the_majority():
     np.testing.assert_array_equal(dawid_skene(votes).best, truth)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_dawid_skene_is_that_of_crowd_kit(seed):
     aggregation = pytest.importorskip("crowdkit.aggregation", reason="brings too much with it to be a dependency")
     pandas = pytest.importorskip("pandas")
     votes, _ = crowd([0.9, 0.8, 0.7, 0.6, 0.4], items=100, classes=3, overlap=4, seed=seed)
     frame = pandas.DataFrame({"task": votes.item, "worker": votes.rater, "label": votes.label})
-    theirs = aggregation.DawidSkene(n_iter=60, tol=-1.0).fit_predict_proba(frame)
-    ours = dawid_skene(votes, strength=0.0, max_steps=60, tolerance=-1.0)
+    theirs = aggregation.DawidSkene(n_iter=25, tol=-1.0).fit_predict_proba(frame)
+    ours = dawid_skene(votes, strength=0.0, max_steps=25, tolerance=-1.0)
     np.testing.assert_allclose(ours.posterior, theirs.sort_index()[[0, 1, 2]].to_numpy(), atol=1e-6)
 
 

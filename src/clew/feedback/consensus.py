@@ -5,6 +5,8 @@ learns noise, and where items differ in difficulty it takes "hard" for a class. 
 """
 
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -41,21 +43,32 @@ def consensus(votes: Votes) -> Consensus:
     return choice(votes).consensus
 
 
-def choice(votes: Votes, *, least_gain: float = 5.0, least_lead: float = 0.2, folds: int = 5, seed: int = 0) -> Choice:
+def choice(
+    votes: Votes,
+    *,
+    least_gain: float = 5.0,
+    least_lead: float = 0.2,
+    least_odds: float = 10.0,
+    strength: float = 10.0,
+    folds: int = 5,
+    seed: int = 0,
+) -> Choice:
     """The hierarchical model where it has both the gain and the lead, else the majority.
 
     Gain: over votes held out in turn (in `folds` parts), standard errors from items, against raters who are all equally
     good, which is what the majority assumes. Lead: without it the model's class may not be the class of that name.
+    A model that is trusted overrules the majority of an item at odds of `least_odds` to 1, and breaks its ties at any.
     The limits come from simulated crowds, benchmarks/consensus.py.
     """
-    model = hierarchical(votes)
-    gain = held_out_gain(votes, hierarchical, equal_raters, folds=folds, seed=seed)
-    lead = least_class_lead(model)
+    model, plain = partial(hierarchical, strength=strength), majority(votes)
+    found = model(votes)
+    gain = held_out_gain(votes, model, equal_raters, folds=folds, seed=seed)
+    lead = least_class_lead(found)
     trusted = gain >= least_gain and lead >= least_lead
-    return Choice(model if trusted else majority(votes), not trusted, gain, lead)
+    return Choice(_cautious(found, plain, least_odds) if trusted else plain, not trusted, gain, lead)
 
 
-def hierarchical(votes: Votes, *, strength: float = 30.0, max_steps: int = 100, tolerance: float = 1e-6) -> Consensus:
+def hierarchical(votes: Votes, *, strength: float = 10.0, max_steps: int = 100, tolerance: float = 1e-6) -> Consensus:
     """Dawid-Skene with each rater's matrix pulled, by `strength` votes a row, to his own coin, and that to everyone's.
 
     Mistakes of the coin fall where everyone's mistakes fall. A rater of few votes is like the others, one of more has
@@ -113,6 +126,14 @@ def least_class_lead(found: Consensus) -> float:
     together = np.einsum("a,akl->kl", busy, found.confusion)
     others = together - 2 * np.eye(len(together))
     return float((np.diag(together) - others.max(1)).min())
+
+
+def _cautious(model: Consensus, plain: Consensus, odds: float) -> Consensus:
+    """The model, but the shares of the votes on items where it would overrule the majority and is not sure enough."""
+    tops = plain.posterior == plain.posterior.max(1, keepdims=True)
+    best, theirs = model.posterior.max(1), np.where(tops, model.posterior, 0).max(1)
+    unsure = (best > theirs) & (best < odds * theirs)
+    return replace(model, posterior=np.where(unsure[:, None], plain.posterior, model.posterior))
 
 
 def _log_score(found: Consensus, unseen: Votes) -> Floats:
