@@ -13,7 +13,7 @@
   hardest 80 %, 2 who gaslight, that is flip 80 % of one topic of four, each another topic.
 
 Copying is found by a test of its own (feedback/copying.py) and is no reason for a flag: a flag on the copier counts
-as false. Seeds from 0 were looked at while the methods were made; these begin at 1000.
+as false. Thresholds were chosen on seeds 0 to 19, and 1000 to 1019 were looked at once before; these begin at 2000.
 """
 
 import argparse
@@ -240,15 +240,16 @@ def _rate(count: int, num: int) -> dict[str, float]:
 
 def _gain(rows: Sequence[Mapping[str, Any]], name: str) -> dict[str, float]:
     gains = np.array([r["correlation"][name] - r["correlation"]["plain"] for r in rows])
-    half = float(student.ppf(0.975, len(gains) - 1) * gains.std(ddof=1) / np.sqrt(len(gains)))
-    mean = float(gains.mean())
+    mean, half = float(gains.mean()), float("inf")
+    if len(gains) > 1:
+        half = float(student.ppf(0.975, len(gains) - 1) * gains.std(ddof=1) / np.sqrt(len(gains)))
     return {"value": round(mean, 4), "low": round(mean - half, 4), "high": round(mean + half, 4)}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=20)
-    parser.add_argument("--first", type=int, default=1000)
+    parser.add_argument("--first", type=int, default=2000)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/trolls.json"))
     options = parser.parse_args()
     found = dict[str, Any]()

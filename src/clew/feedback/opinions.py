@@ -14,6 +14,9 @@ from clew.feedback.tastes import Ballots, Bools, Floats, Ints, Unseen, consensus
 AGAINST = -0.8
 """Below this correlation with the consensus, votes are the consensus turned round (more than 140 degrees)."""
 
+SAME = 0.9
+"""Above it, a rater is of one mind with the consensus, whatever it cares for besides."""
+
 
 class Kinship(NamedTuple):
     """Whether a taste beside the consensus, which others share, explains a rater's votes.
@@ -109,16 +112,18 @@ def found_difference(judged: Sequence[Outcome], *, q: float = 0.1, seen: Unseen 
     """Groups found in the votes alone: those who share a taste beside the consensus, by its direction, and the rest.
 
     A rater belongs to a group where the taste of the *others* adds to the consensus in explaining its votes, at a false
-    discovery rate of `q` (Benjamini-Hochberg), the one group being "consensus", the others "taste +" and "taste -".
-    The p-value is that nobody shares any taste beside the consensus (all raters' tests, Fisher's method); the groups
-    being found from the same votes, a permutation of them would prove nothing.
+    discovery rate of `q` (Benjamini-Hochberg), and makes a difference (`SAME`). The groups are "consensus", "taste +"
+    and "taste -". The p-value is that nobody shares any taste beside the consensus (all raters' tests, by Fisher's
+    method); the groups being found in the same votes, to permute them would prove nothing.
     """
     ballots = Ballots.of(judged)
     kin = kinships(ballots, seen if seen is not None else unseen(ballots))
     beside = np.array([k.p_value for k in kin])
     apart = benjamini_hochberg(beside, q=q)
     groups = {
-        k.rater: ("taste +" if k.taste > 0 else "taste -") if differs and k.is_shared() else "consensus"
+        k.rater: ("taste +" if k.taste > 0 else "taste -")
+        if differs and k.is_shared() and k.lean < SAME
+        else "consensus"
         for k, differs in zip(kin, apart.tolist(), strict=True)
     }
     p_value = float(combine_pvalues(beside.clip(1e-300), method="fisher").pvalue)

@@ -130,7 +130,7 @@ def _fitted(ballots: Ballots, start: Tastes, prior: float) -> Tastes:
         return float(value), np.concatenate([to_worth.ravel(), to_care.ravel(), to_left])
 
     x = np.concatenate([start.worth.ravel(), start.care.ravel(), start.left])
-    found = minimize(loss, x, jac=True, method="L-BFGS-B", options={"maxiter": 500, "ftol": 1e-10, "gtol": 1e-5})
+    found = minimize(loss, x, jac=True, method="L-BFGS-B", options={"maxiter": 500, "ftol": 1e-8, "gtol": 1e-3})
     return Tastes(*parts(found.x))
 
 
@@ -141,7 +141,7 @@ class Unseen(NamedTuple):
     taste: Floats  # [V], how much more it is to the taste of some
 
 
-def unseen(ballots: Ballots, *, folds: int = 10, together: Sequence[tuple[str, str]] = (), seed: int = 0) -> Unseen:
+def unseen(ballots: Ballots, *, folds: int = 20, together: Sequence[tuple[str, str]] = (), seed: int = 0) -> Unseen:
     """Cross-fitting over raters. `together` names pairs who copy: they are left out together, or one would vouch for
     the other. The sign of the taste is the same in all folds: that of the model of all judgements.
     """
@@ -196,16 +196,24 @@ def regression(x: Floats, says: Floats, *, ridge: float = 0.3) -> Line:
 
 
 def calibrated(logits: Floats, ballots: Ballots) -> Floats:
-    """Logits as steep as typical raters follow them: a mean of raters' slopes, weighted by those above 0. [V]
+    """Logits as steep as typical raters surely follow them: a mean of raters' slopes, weighted by those above 0. [V]
 
-    Weight and slope are from different halves of a rater's votes, so that it is 0 on average where nobody follows
-    anything: else chance would make a consensus, and accuse of not following it.
+    Weight and slope are from different halves of a rater's votes, and one standard error over raters is taken off, so
+    that nothing is left where nobody follows anything: else chance would make a consensus, to accuse of not following.
     """
-    top = bottom = 0.0
-    for u in range(len(ballots.raters)):
-        mine = np.flatnonzero(ballots.rater == u)
-        mine = mine[np.lexsort((ballots.says[mine], ballots.second[mine], ballots.first[mine]))]  # in whatever order
-        one, other = (float(regression(logits[h, None], ballots.says[h]).slopes[0]) for h in (mine[::2], mine[1::2]))
-        top += max(one, 0) * other + max(other, 0) * one
-        bottom += max(one, 0) + max(other, 0)
-    return logits * max(top / bottom if bottom > 0 else 0.0, 0.0)
+    parts = np.array([_slope_and_weight(logits, ballots, u) for u in range(len(ballots.raters))])
+    total, weight = parts.sum(0)
+    slope = total / weight if weight > 0 else 0.0
+    error = float(np.sqrt(((parts[:, 0] - slope * parts[:, 1]) ** 2).sum())) / weight if weight > 0 else 0.0
+    return logits * max(slope - error, FLATTEST)
+
+
+FLATTEST = 0.01
+"""A slope of a consensus that is none; above 0, or nothing could be computed."""
+
+
+def _slope_and_weight(logits: Floats, ballots: Ballots, rater: int) -> tuple[float, float]:
+    mine = np.flatnonzero(ballots.rater == rater)
+    mine = mine[np.lexsort((ballots.says[mine], ballots.second[mine], ballots.first[mine]))]  # in whatever order
+    one, other = (float(regression(logits[h, None], ballots.says[h]).slopes[0]) for h in (mine[::2], mine[1::2]))
+    return max(one, 0) * other + max(other, 0) * one, max(one, 0) + max(other, 0)

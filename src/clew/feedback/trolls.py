@@ -24,12 +24,12 @@ from clew.feedback.significance import adjusted
 from clew.feedback.tastes import Ballots, Bools, Floats, Unseen, calibrated, regression, sigma, unseen
 
 Reason = Literal["consensus", "constant", "topic"]
-SHARES: dict[Reason, float] = {"consensus": 0.7, "constant": 0.1, "topic": 0.2}
+SHARES: dict[Reason, float] = {"consensus": 0.7, "constant": 0.15, "topic": 0.15}
 """Of the error that one rater's test may make (weighted Bonferroni): most for what finds most."""
-LEFT = 0.9
+LEFT = 0.85
 """Chance of one and the same side up to which a rater is biased; beyond, constant."""
 FEWEST_ON_TOPIC = 8
-"""Votes on a topic from which it is tested by itself."""
+"""Votes on a topic from which it is tested; and it must be at most half of all, or the rest would be the odd one."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,7 @@ class Suspicion:
     rater: str
     num_votes: int
     z: float
-    """Disbelief in the votes in standard deviations, against a rater who follows the consensus half as well as a
-    typical one (`floor`)."""
+    """Disbelief in the votes in standard deviations, against a rater who just follows the consensus well enough."""
     p_values: dict[Reason, float]
     """Of each test: does not follow the consensus; says always the same; turns one topic round."""
     topic: str
@@ -63,7 +62,7 @@ def suspicions(
     chances: Sequence[float] | None = None,
     together: Sequence[tuple[str, str]] = (),
     q: float = 0.1,
-    floor: float = 0.5,
+    floor: float = 0.65,
     fewest: int = 15,
     seed: int = 0,
 ) -> list[Suspicion]:
@@ -110,7 +109,7 @@ def disbelief(says: Floats, logits: Floats, *, floor: float = 1.0) -> float:
     free = p * (1 - p)
     pull = lead - (lead @ free) / free.sum()
     variance = float(pull**2 @ free)
-    return float(pull @ (p - says)) / variance**0.5 if variance > 1e-9 else 0.0
+    return float(pull @ (p - says)) / variance**0.5 if variance > 1e-9 * float(lead @ lead) else 0.0
 
 
 def _lean(expected: Floats, total: float) -> float:
@@ -152,7 +151,7 @@ def _topic_disbelief(says: Floats, values: Floats, topic: NDArray[np.str_], floo
     found: dict[str, float] = {}
     for name in sorted(set(topic.tolist()) - {""}):
         on = topic == name
-        if min(on.sum(), (~on).sum()) >= FEWEST_ON_TOPIC:
+        if FEWEST_ON_TOPIC <= on.sum() <= len(on) / 2:
             elsewhere = regression(values[~on], says[~on])
             found[name] = disbelief(says[on], values[on] @ elsewhere.slopes, floor=floor)
     return found
