@@ -13,6 +13,7 @@ import argparse
 import asyncio
 import json
 import multiprocessing
+import os
 import random
 import secrets
 import sqlite3
@@ -47,7 +48,10 @@ def main() -> None:
         server, url, token = _start(Path(folder), asked.tasks)
         try:
             raters, project = _hire(url, token, asked.raters)
+            before_cpu = _cpu_s(server.pid)
             loop = asyncio.run(open_loop(url, project, raters, rate=asked.rate, seconds=asked.seconds))
+            spent = 1e3 * (_cpu_s(server.pid) - before_cpu) / (loop["acknowledged"] + loop["warm"])
+            loop["server_cpu_ms_an_answer"] = round(spent, 2)
             most = saturation(url, project, raters, seconds=asked.saturate)
         finally:
             server.terminate()
@@ -238,6 +242,12 @@ def _hire(url: str, token: str, num: int) -> tuple[list[dict[str, str]], str]:
         reply = httpx.post(f"{url}/api/v1/session", json={"token": link.partition("#token=")[2]}, headers=HEADERS)
         cookies.append(dict(reply.cookies))
     return cookies, project
+
+
+def _cpu_s(pid: int) -> float:
+    """Processor time of a process, in seconds; Linux."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _kept(file: Path) -> int:
