@@ -4,8 +4,8 @@ from scipy.special import expit, logit
 from scipy.stats import kstest, norm
 
 from benchmarks.trolls import DESIGNS, one_seed, summary
-from clew.feedback.aggregate import Outcome
-from clew.feedback.tastes import Ballots, consensus
+from clew.feedback.aggregate import Outcome, bradley_terry
+from clew.feedback.tastes import Ballots, calibrated, consensus
 from clew.feedback.trolls import disbelief, kept, suspicions
 
 
@@ -73,9 +73,17 @@ def test_who_always_says_the_same_cannot_be_disbelieved():
     assert disbelief(np.ones(20), np.linspace(-1, 1, 20)) == pytest.approx(0, abs=0.1)
 
 
-def test_shuffled_votes_give_uniform_p_values():
-    unseen = [s.z for seed in range(3) for s in suspicions(crowd(seed, [0.0] * 40, votes=40)[0])]
+def test_shuffled_votes_give_uniform_p_values_and_from_ones_own_votes_they_do_not():
+    unseen, seen = [], []
+    for seed in range(16):
+        judged, _ = crowd(seed, [0.0] * 8, items=40, votes=40)
+        unseen += [s.z for s in suspicions(judged)]
+        ballots, strengths = Ballots.of(judged), bradley_terry(judged)
+        expected = calibrated(np.array([strengths[o.first] - strengths[o.second] for o in judged]), ballots)
+        mine = [ballots.rater == u for u in range(8)]
+        seen += [disbelief(ballots.says[m], expected[m], floor=0.65) for m in mine]
     assert kstest(norm.sf(unseen), "uniform").pvalue > 0.01
+    assert kstest(norm.sf(seen), "uniform").pvalue < 1e-6
 
 
 def test_trolls_are_found_and_noisy_raters_are_not():
