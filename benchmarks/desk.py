@@ -22,6 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,8 @@ HEADERS = {"X-Clew": "1", "Content-Type": "application/json"}
 WARM_S = 3
 """Before anything counts: caches, the first pages of the log."""
 RAW_S = 3
+AHEAD = 2
+"""Tasks at hand, or fewer, when a page leases more (supply.js)."""
 CLIENTS = 2
 """Processes of the closed loop."""
 
@@ -60,7 +63,9 @@ def main() -> None:
         kept = _kept(Path(folder) / "desk.sqlite")
     assert kept == loop["acknowledged"] + loop["warm"] + most["acknowledged"], "acknowledged is not what is kept"
     saturated = {**most, "raw_commits_a_second": round(raw, 1), "of_raw": round(most["answers_a_second"] / raw, 3)}
-    found = {"rate": asked.rate, "raters": asked.raters, "open_loop": loop, "saturation": saturated, "kept": kept}
+    versions = {name: version(name) for name in ("clew", "fastapi", "uvicorn", "sqlalchemy", "httpx")}
+    versions["sqlite"] = sqlite3.sqlite_version
+    found = {"versions": versions, "rate": asked.rate, "raters": asked.raters, "open_loop": loop, "saturation": saturated, "kept": kept}
     command = f"python benchmarks/desk.py --rate {asked.rate} --raters {asked.raters} --seconds {asked.seconds}"
     paired.write((asked.out or RESULTS) / "desk.json", command, found)
     print(json.dumps(found, indent=1))
@@ -108,8 +113,11 @@ class Rater:
         self._turn = asyncio.Lock()
 
     async def lease(self) -> None:
+        """As many as one may hold, where no more than the current task and one after it are at hand."""
+        if len(self.ready) > AHEAD:
+            return
         began = time.perf_counter()
-        body = {"n": 3, "have": self.ready}
+        body = {"n": 5, "have": self.ready}
         reply = await self.client.post(f"/api/v1/projects/{self.project}/leases", json=body)
         reply.raise_for_status()
         self.lease_waits.append(1e3 * (time.perf_counter() - began))

@@ -119,6 +119,14 @@ def test_own_leases_come_first_and_there_are_never_more_than_five(desk):
     assert len(desk.lease(anna, project, 50, now=4)) == 5
 
 
+def test_who_holds_tasks_of_one_project_gets_those_of_another(desk):
+    project, (anna,), _ = start(desk, 9)
+    other = desk.projects.add("other", ProjectConfig(kind="comparison"), actor="o", now=0).id
+    desk.projects.put(other, desk.store.tasks(), actor="o", now=0)
+    assert len(desk.lease(anna, project, 5, now=1)) == 5
+    assert len(desk.lease(anna, other, 5, now=2)) == 4
+
+
 def test_another_persons_lease_is_as_if_it_were_not_there(desk):
     project, (anna, ben), _ = start(desk, people=2)
     (leased,) = desk.lease(anna, project, now=0)

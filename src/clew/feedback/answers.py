@@ -88,11 +88,11 @@ def take(
     if fits is not None:
         fits(held.project.config, submission)
     _keep(connection, held, record, late=late, now=now)
-    done = {"state": "answered", "answered": now, "feedback": record.id, "body_sha256": submission.sha256}
-    connection.execute(leases.update().where(leases.c.id == held.lease).values(done))
+    done = {"lease": held.lease, "at": now, "by": record.id, "sha256": submission.sha256}
+    connection.execute(ANSWERED, done)
     if held.takes_seat and (has_seat or seats.open > 0):
-        seat = {"answered": seats.answered + 1, "open": seats.open - (not has_seat)}
-        connection.execute(entries.update().where(entries.c.id == held.entry).values(seat))
+        seat = {"entry": held.entry, "num": seats.answered + 1, "left": seats.open - (not has_seat)}
+        connection.execute(SEATED, seat)
     if held.purpose == "work":
         settle(connection, held.project, held.entry)
     if held.purpose == "screening":
@@ -217,3 +217,19 @@ def _is_right(known: str, given: Answer | None, slots: Sequence[int]) -> bool | 
 
 
 ANSWER: TypeAdapter[Answer] = TypeAdapter(Answer)
+# Built once: putting a statement together takes longer than running it.
+ANSWERED = (
+    leases.update()
+    .where(leases.c.id == sa.bindparam("lease"))
+    .values(
+        state="answered",
+        answered=sa.bindparam("at"),
+        feedback=sa.bindparam("by"),
+        body_sha256=sa.bindparam("sha256"),
+    )
+)
+SEATED = (
+    entries.update()
+    .where(entries.c.id == sa.bindparam("entry"))
+    .values(answered=sa.bindparam("num"), open=sa.bindparam("left"))
+)

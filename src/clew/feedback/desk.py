@@ -4,7 +4,7 @@ The contract, for the web layer:
 
 - `Desk(store)` has `people` (tokens, sessions, states; `people.py`) and `projects` (`projects.py`).
 - `lease(person, project, num)` gives `Leased` tasks: those the person holds already first, then new ones; at most five
-  at once. An empty list: nothing to do now (204). Prompt and items are as shown, in their slots.
+  of a project at once. An empty list: nothing to do now (204). Prompt and items are as shown, in their slots.
 - `answer(person, lease, Submission(answer=…))` gives a `Receipt`; places in the answer are slots. The same again gives
   the same receipt with `is_new` False (200); another body raises `Conflict` (409). A late answer that was still wanted
   is kept, `is_late` True (410); one that was not raises `Expired` (410).

@@ -19,16 +19,16 @@ from clew.feedback.seats import sweep
 from clew.feedback.slots import free_turn, slot_order
 
 MOST_LIVE = 5
-"""Leases a person may hold at once, over all projects."""
+"""Leases a person may hold at once in a project."""
 DAY_MS = 24 * 60 * 60 * 1000
 
 
 def give(connection: Connection, person: Person, project: Project, num: int, *, now: int) -> list[str]:
     """Ids of the leases a person works on next: those they hold, oldest first, then new ones."""
     overdue = sweep(connection, now=now)
-    held = connection.execute(HELD, {"person": person.id, "now": now}).all()
-    found = [row.id for row in held if row.project == project.id][:num]
-    new = _new(connection, person, project, min(num - len(found), MOST_LIVE - len(held)), now)
+    held = list(connection.scalars(HELD, {"person": person.id, "project": project.id, "now": now}))
+    found = held[:num]
+    new = _new(connection, person, project, min(num, MOST_LIVE) - len(held), now)
     if overdue:
         events.append(connection, "expired", {"leases": overdue}, actor="clew", now=now)
     if new:
@@ -128,8 +128,7 @@ def _waiting(want: Want, by: str, is_diverse: bool) -> sa.Executable:
 
 def _free_turn(ask: _Ask, entry: str) -> int:
     """So that over the people who answer it every item stands equally often in every place."""
-    shown = (leases.c.entry == entry) & leases.c.state.in_(("live", "answered")) & (leases.c.repeat == 0)
-    return free_turn(set(ask.connection.scalars(sa.select(leases.c.turn).where(shown))))
+    return free_turn(set(ask.connection.scalars(TURNS, {"entry": entry})))
 
 
 def _repeat(ask: _Ask) -> str | None:
@@ -149,23 +148,20 @@ def _repeat(ask: _Ask) -> str | None:
 
 
 def _insert(ask: _Ask, purpose: Want, values: dict[str, Any]) -> str:
-    lease = secrets.token_hex(12)
-    ask.connection.execute(
-        leases.insert().values(
-            id=lease,
-            project=ask.project.id,
-            person=ask.person.id,
-            rater_group=ask.person.group,
-            purpose=purpose,
-            number=ask.standing.number,
-            revision=0,
-            state="live",
-            issued=ask.now,
-            expires=ask.now + ask.project.config.lease_ms,
-            **values,
-        )
-    )
-    return lease
+    lease = {
+        "id": secrets.token_hex(12),
+        "project": ask.project.id,
+        "person": ask.person.id,
+        "rater_group": ask.person.group,
+        "purpose": purpose,
+        "number": ask.standing.number,
+        "revision": 0,
+        "state": "live",
+        "issued": ask.now,
+        "expires": ask.now + ask.project.config.lease_ms,
+    }
+    ask.connection.execute(INSERT, lease | values)
+    return lease["id"]
 
 
 FINDERS: dict[Want, Callable[[_Ask], str | None]] = {
@@ -175,11 +171,15 @@ FINDERS: dict[Want, Callable[[_Ask], str | None]] = {
     "repeat": _repeat,
     "work": _work,
 }
+INSERT = leases.insert()
+TURNS = sa.select(leases.c.turn).where(
+    leases.c.entry == sa.bindparam("entry"), leases.c.state.in_(("live", "answered")), leases.c.repeat == 0
+)
 TAKE_SEAT = entries.update().where(entries.c.id == sa.bindparam("entry")).values(started=1, open=entries.c.open - 1)
 HELD = (
-    sa.select(leases.c.id, leases.c.project)
+    sa.select(leases.c.id)
     .where(leases.c.person == sa.bindparam("person"), LIVE, leases.c.revision == 0)
-    .where(leases.c.expires > sa.bindparam("now"))
+    .where(leases.c.project == sa.bindparam("project"), leases.c.expires > sa.bindparam("now"))
     .order_by(leases.c.number)
 )
 STANDING = (

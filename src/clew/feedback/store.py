@@ -4,6 +4,7 @@ import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -212,14 +213,15 @@ def put_feedback(
 def shown_items(connection: Connection, ids: Sequence[Sequence[ItemId]]) -> list[list[Item]]:
     """The items of several tasks, read at once."""
     wanted = sorted({key for some in ids for key in some})
-    rows = connection.execute(ITEMS_BY_ID, {"ids": wanted})
+    rows = connection.execute(_bodies(schema.items), {"ids": wanted})
     found: dict[ItemId, Item] = {row.id: Item.model_validate_json(row.body) for row in rows}
     return [[found[key] for key in some] for some in ids]
 
 
-ITEMS_BY_ID = sa.select(schema.items.c.id, schema.items.c.body).where(
-    schema.items.c.id.in_(sa.bindparam("ids", expanding=True))
-)
+@cache
+def _bodies(table: sa.Table) -> sa.Select[tuple[str, str]]:
+    """Built once: putting a statement together takes longer than running it."""
+    return sa.select(table.c.id, table.c.body).where(table.c.id.in_(sa.bindparam("ids", expanding=True)))
 
 
 def digest(body: str) -> str:
@@ -240,9 +242,9 @@ def _add(connection: Connection, table: sa.Table, rows: Mapping[str, Mapping[str
 def _absent(connection: Connection, table: sa.Table, keys: Sequence[str], same: Same) -> list[str]:
     """Ids that are not in the table yet. Raises Conflict where one is and says something else."""
     there: set[str] = set()
+    query = _bodies(table)
     for start in range(0, len(keys), 500):
-        some = keys[start : start + 500]
-        for key, old in connection.execute(sa.select(table.c.id, table.c.body).where(table.c.id.in_(some))):
+        for key, old in connection.execute(query, {"ids": keys[start : start + 500]}):
             if not same(key, old):
                 raise _conflict(table, key)
             there.add(key)

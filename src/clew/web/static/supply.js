@@ -2,6 +2,7 @@
 
 import { post } from "./api.js";
 
+/** Fewer ready than this, and more are asked for, as many as one may hold: a request for every third answer. */
 const AHEAD = 2;
 const MOST = 5;
 const RENEW_MS = 60_000;
@@ -13,11 +14,10 @@ export class Supply {
   #isAsking = false;
   #timers = [];
 
-  /** `arrived()` is called when tasks came in; `unsent()` says how many answers still hold a lease. */
-  constructor(project, { arrived, unsent }) {
+  /** `arrived()` is called when tasks came in. */
+  constructor(project, arrived) {
     this.#project = project;
     this.arrived = arrived;
-    this.unsent = unsent;
     this.#timers.push(setInterval(() => this.#renew(), RENEW_MS));
   }
 
@@ -45,9 +45,8 @@ export class Supply {
     if (this.#isAsking || this.#ready.length >= AHEAD) return;
     this.#isAsking = true;
     try {
-      const n = Math.min(MOST, AHEAD + 1 + this.unsent());
       const have = [this.current, ...this.#ready].filter(Boolean).map(({ lease }) => lease);
-      const reply = await post(`/projects/${this.#project.id}/leases`, { n, have });
+      const reply = await post(`/projects/${this.#project.id}/leases`, { n: MOST, have });
       this.trouble = null;
       this.#take(reply?.tasks ?? []);
     } catch (error) {

@@ -37,10 +37,7 @@ export class Work {
       sent: (entry, body) => this.#sent(entry, body),
       refused: (entry, error) => this.#refused(entry, error),
     });
-    this.#supply = new Supply(project, {
-      arrived: () => this.#supply.current ?? this.#next(),
-      unsent: () => this.#queue.entries.length,
-    });
+    this.#supply = new Supply(project, () => this.#supply.current ?? this.#next());
     listen(
       () => this.#keys(),
       (action, place) => this.#act(action, place),

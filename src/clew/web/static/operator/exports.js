@@ -11,8 +11,8 @@ export async function exportsPage({ id }, page) {
   const identities = el("input", { type: "checkbox" });
   const make = async () => {
     await post(`/projects/${id}/exports`, { format: format.value, include_identities: identities.checked });
-    page.say("Export made");
     await page.refresh();
+    page.say("Export made");
   };
   return el(
     "div",

@@ -20,8 +20,8 @@ function settings(project, page) {
   const gold = number(project.gold_rate ?? 0.05, 0, 0.5, 0.01);
   const save = (more) => async () => {
     await patch(`/projects/${project.id}`, more());
-    page.say("Saved");
     await page.refresh();
+    page.say("Saved");
   };
   const toState = (state) => () => ({ state });
   const changed = () => ({
@@ -79,8 +79,8 @@ function fresh(page) {
   const kind = options(KINDS);
   const make = async () => {
     const { id } = await post("/projects", { name: called.value.trim(), kind: kind.value });
-    page.say("Project made");
     await page.refresh(id);
+    page.say("Project made");
   };
   return card(
     "New project",

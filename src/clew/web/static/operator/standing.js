@@ -24,8 +24,8 @@ export const standing = (state) => badge(state, KINDS[state]);
 export function standingButtons({ id, state }, page, ...others) {
   const to = (next) => async () => {
     await post(`/raters/${encodeURIComponent(id)}/state`, { state: next });
-    page.say(`Now ${next}`);
     await page.refresh();
+    page.say(`Now ${next}`);
   };
   const own = (NEXT[state] ?? []).map(([label, next]) =>
     button(label, to(next), { kind: "small", say: page.say }),
