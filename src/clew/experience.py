@@ -1,80 +1,25 @@
 """From rollouts and scores to numbers on tokens: KL, rewards, advantages. What an RL recipe learns from."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from operator import attrgetter
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
-from pydantic import Field, model_validator
 from torch import Tensor
 
 from clew.batch import Batch, Model, evaluate
-from clew.config import Choice, Config, bound_to
 from clew.data.collate import collate, pad
 from clew.judges.ahead import generate_and_score
-from clew.losses.advantage import GROUP_ADVANTAGES, gae, whiten
-from clew.losses.kl import adaptive_coefficient, dual_coefficient, k1, k3
+from clew.losses.advantage import minus_greedy, to_go, whiten
+from clew.losses.kl import k1, k3
+from clew.shaping import ADVANTAGES, Shaping, outcome_scores, was_cut
 from clew.types import Engine, Prompt, Reward, Rollout, Sampling, Score, Turn
 
+GREEDY = "greedy"
+"""Part of a score: that of the prompt's greedy rollout."""
 ROLLOUT_FIELDS = tuple(f.name for f in fields(Rollout))
-
-
-class MissingEOS(Config):
-    """What a rollout that was cut by length gets: OpenAI replaces its score, TRL subtracts a penalty."""
-
-    how: Literal["replace", "subtract"] = "replace"
-    value: float = -1.0
-    """The new score; or the penalty, a positive number, to subtract."""
-
-
-class KL(Config):
-    """How far the policy may go from the reference, and how that is felt."""
-
-    coefficient: float = Field(default=0.05, ge=0)
-    place: Literal["reward", "loss"] = "reward"
-    """reward: k1 of each token, exact in expectation. loss: a term with the gradient named in `loss`."""
-    loss: Literal["reverse", "forward"] = "reverse"
-    """reverse: KL(pi || ref) over sequences. forward: k3 of each token, as GRPO has it."""
-    target: float | None = Field(default=None, gt=0)
-    """Nats a sequence that the coefficient is steered to; none keeps the coefficient."""
-    controller: Literal["adaptive", "dual"] = "adaptive"
-    """adaptive: Ziegler's, proportional. dual: ascent on the multiplier of the hard constraint KL <= target."""
-    horizon: float = Field(default=10000.0, gt=0)
-    """Sequences over which the controller acts."""
-    stop: float | None = Field(default=None, gt=0)
-    """Skip the step's other minibatches once mean k3(new || old) a token exceeds 1.5 times this."""
-
-    @model_validator(mode="after")
-    def _can_be_steered(self) -> "KL":
-        if self.target is not None and self.coefficient <= 0:
-            raise ValueError(f"a KL target is reached by changing the coefficient from above 0; got {self.coefficient}")
-        return self
-
-    def steered(self, coefficient: float, kl: float, num_sequences: int) -> float:
-        """The coefficient for the next step, after a batch whose mean KL a sequence was `kl`."""
-        if self.target is None:
-            return coefficient
-        if self.controller == "dual":
-            return dual_coefficient(coefficient, kl, target=self.target, rate=num_sequences / self.horizon)
-        return adaptive_coefficient(
-            coefficient, kl, target=self.target, horizon=self.horizon, num_sequences=num_sequences
-        )
-
-
-class Shaping(Config):
-    """What becomes of a score before the policy learns from it."""
-
-    group: int = Field(default=1, ge=1)
-    """Rollouts a prompt."""
-    advantages: Annotated[Choice, bound_to({"gae": gae, **GROUP_ADVANTAGES})] = Choice(name="gae")
-    """gae (needs a critic); group_mean, group_normalised, leave_one_out, batch_mean over whole rollouts."""
-    kl: KL = KL()
-    missing_eos: MissingEOS | None = None
-    whiten_rewards: bool = False
-    """Scale token rewards to unit variance, keeping their mean."""
-    whiten_advantages: bool = False
 
 
 def experience(
@@ -83,39 +28,81 @@ def experience(
     critic: Model | None,
     shaping: Shaping,
     *,
-    coefficient: float,
+    values: Mapping[str, float],
+    longest: int,
     max_tokens: int,
 ) -> tuple[Batch, dict[str, float]]:
     """A batch whose items are prompts, with extras old_logps, ref_logps, advantages and, with a critic, old_values
     and returns, all [B, T]; and the metrics of the rollouts. All statistics are over the whole batch.
 
-    The sampler's own log-probabilities are the old ones: sampling and training agree (checked at step 0).
+    `values`: the KL coefficient and, where scores are normalised, their statistics (`seen`). The sampler's own
+    log-probabilities are the old ones: sampling and training agree (checked at step 0).
     """
-    rollouts, scores, abstained = scored_groups(records, shaping.group)
+    rollouts, scores, abstained = scored_groups(records, shaping.group, differing=shaping.draws > 1)
     batch = collate([rollouts[i : i + shaping.group] for i in range(0, len(rollouts), shaping.group)])
     old = pad([r.logps for r in rollouts], 0.0)
     ref = evaluate(reference, batch, max_tokens=max_tokens).logps
     assert ref is not None
     ref = ref.cpu()
-    outcomes = outcome_scores(rollouts, scores, shaping.missing_eos)
-    in_reward = coefficient if shaping.kl.place == "reward" else 0.0
+    batch = batch.with_extras(old_logps=old, ref_logps=ref)
+    outcomes = outcome_scores(rollouts, scores, shaping, values, longest=longest)
+    in_reward = values["kl"] if shaping.kl.place == "reward" else 0.0
     rewards = token_rewards(batch, outcomes, scores, k1(old, ref), in_reward)
     if shaping.whiten_rewards:
         rewards = whiten(rewards, batch.mask, shift_mean=False)
-    batch = batch.with_extras(old_logps=old, ref_logps=ref)
+    extras = estimated(batch, rewards, scores, critic, shaping, max_tokens=max_tokens)
+    if shaping.missing_eos is not None and shaping.missing_eos.how == "ignore":
+        extras["advantages"] = extras["advantages"] * ~was_cut(rollouts)[:, None]
+    return batch.with_extras(**extras), describe(batch, rollouts, scores, rewards, abstained, values["kl"])
+
+
+def estimated(
+    batch: Batch, rewards: Tensor, scores: Sequence[Score], critic: Model | None, shaping: Shaping, *, max_tokens: int
+) -> dict[str, Tensor]:
+    """Advantages and, with a critic, old values and returns: [B, T] each."""
+    estimate, found = shaping.advantages.bind(ADVANTAGES), dict[str, Tensor]()
     if critic is not None:
         values = evaluate(critic, batch, max_tokens=max_tokens).values
         assert values is not None
         values = values.cpu()
-        advantages = shaping.advantages.bind({"gae": gae})(rewards, values, batch.mask)
-        batch = batch.with_extras(old_values=values, returns=advantages + values)
+        advantages = estimate(rewards, values, batch.mask)
+        found = {"old_values": values, "returns": advantages + values}
+    elif estimate.func is to_go:
+        advantages = estimate(rewards, batch.mask)
     else:
-        estimate = shaping.advantages.bind(GROUP_ADVANTAGES)
-        per_rollout = estimate(batch.per_row(rewards).view(-1, shaping.group)).flatten()
-        advantages = per_rollout[:, None] * batch.mask
+        columns = [batch.per_row(rewards)]
+        if estimate.func is minus_greedy:
+            columns.append(torch.tensor([s.parts[GREEDY] for s in scores]))
+        in_groups = (column.view(-1, shaping.group) for column in columns)
+        advantages = estimate(*in_groups).flatten()[:, None] * batch.mask
     if shaping.whiten_advantages:
         advantages = whiten(advantages, batch.mask)
-    return batch.with_extras(advantages=advantages), describe(batch, rollouts, scores, rewards, abstained, coefficient)
+    return {**found, "advantages": advantages}
+
+
+def drawn(
+    engine: Engine,
+    reward: Reward,
+    draws: Sequence[Sequence[Prompt]],
+    sampling: Sampling,
+    shaping: Shaping,
+    key: tuple[int, int],
+) -> list[dict[str, Any]]:
+    """Rollouts of the prompts of the first draw; with dynamic sampling, of further draws too, until as many groups
+    differ in their rewards as there were prompts (DAPO, arXiv 2503.14476, sec. 3.2)."""
+    records: list[dict[str, Any]] = []
+    for number, asked in enumerate(draws):
+        now = (key[0], key[1] * len(draws) + number)
+        fresh = sampled(engine, reward, asked, sampling, shaping.group, now)
+        if shaping.advantages.name == minus_greedy.__name__:
+            best = sampled(engine, reward, asked, replace(sampling, temperature=0.0), 1, now)
+            for i, record in enumerate(fresh):
+                with_baseline(record, best[i // shaping.group])
+        records += fresh
+        groups = [records[i : i + shaping.group] for i in range(0, len(records), shaping.group)]
+        if sum(differs([r["score"]["value"] for r in group]) for group in groups) >= len(draws[0]):
+            break
+    return records
 
 
 def sampled(
@@ -127,31 +114,31 @@ def sampled(
     return [to_record(r, s) for r, s in zip(rollouts, scores, strict=True)]
 
 
-def scored_groups(records: Sequence[Mapping[str, Any]], group: int) -> tuple[list[Rollout], list[Score], float]:
-    """Rollouts with scores, and the share of abstentions. A group with an abstention is left out whole.
+def scored_groups(
+    records: Sequence[Mapping[str, Any]], group: int, *, differing: bool = False
+) -> tuple[list[Rollout], list[Score], float]:
+    """Rollouts with scores, and the share of abstentions. A group with an abstention is left out whole; with
+    `differing` also one of equal rewards, where there are others.
 
     Raises ValueError when nothing is left: a reward that always abstains teaches nothing.
     """
     pairs = [from_record(r) for r in records]
     groups = [pairs[i : i + group] for i in range(0, len(pairs), group)]
-    kept = [pair for found in groups if all(s.value is not None for _, s in found) for pair in found]
-    if not kept:
+    known = [found for found in groups if all(s.value is not None for _, s in found)]
+    if not known:
         raise ValueError(
             f"the reward abstained in every one of {len(groups)} groups of rollouts; nothing to learn from"
         )
+    if differing:
+        known = [found for found in known if differs([s.value for _, s in found])] or known
+    kept = [pair for found in known for pair in found]
     abstained = sum(s.value is None for _, s in pairs) / len(pairs)
     return [r for r, _ in kept], [s for _, s in kept], abstained
 
 
-def outcome_scores(rollouts: Sequence[Rollout], scores: Sequence[Score], missing_eos: MissingEOS | None) -> Tensor:
-    """The reward for each whole rollout, [B]."""
-    values = torch.tensor([s.value for s in scores], dtype=torch.float32)
-    if missing_eos is None:
-        return values
-    cut = torch.tensor([r.stop != "end" for r in rollouts])
-    if missing_eos.how == "replace":
-        return values.masked_fill(cut, missing_eos.value)
-    return values - missing_eos.value * cut
+def differs(values: Sequence[float | None]) -> bool:
+    """Whether a group of rewards teaches anything: all known, and not all the same."""
+    return None not in values and len(set(values)) > 1
 
 
 def token_rewards(batch: Batch, outcomes: Tensor, scores: Sequence[Score], kl: Tensor, coefficient: float) -> Tensor:
@@ -204,6 +191,15 @@ def minibatches(batch: Batch, num: int, *, key: Sequence[int]) -> Iterator[Batch
     for part in np.array_split(order, num):
         if len(part):
             yield batch.take(part.tolist())
+
+
+def with_baseline(record: dict[str, Any], greedy: Mapping[str, Any]) -> None:
+    """Puts the greedy rollout's score beside the sampled one's; where it abstains, so does the other."""
+    value = greedy["score"]["value"]
+    if value is None:
+        record["score"]["value"] = None
+    else:
+        record["score"]["parts"] = {**record["score"]["parts"], GREEDY: value}
 
 
 def to_record(rollout: Rollout, score: Score) -> dict[str, Any]:

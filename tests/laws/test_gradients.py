@@ -15,7 +15,6 @@ from clew.config import Choice
 from clew.data.chat import Encoded
 from clew.data.collate import collate
 from clew.data.sources import Source
-from clew.experience import KL
 from clew.judgements import Raters, rank_objective
 from clew.judges.score import RewardSource
 from clew.learn.learner import Learner, Optimiser, Part
@@ -25,7 +24,9 @@ from clew.losses.single import kto
 from clew.models.load import make_policy
 from clew.models.reward import ScalarModel, give_pad_token
 from clew.models.trunk import Trunk
+from clew.policy_gradient import Critic, critic_objective, policy_objective
 from clew.recipes import preference, pretrain, rl, sft
+from clew.shaping import KL
 
 NOWHERE = Source(path="")
 
@@ -82,7 +83,7 @@ def summed_reference(batch: Batch) -> Batch:
 
 RL_CONFIG = rl.RL(
     out="", model="", data=NOWHERE, reward=(RewardSource(model=""),), entropy=0.01,
-    kl=KL(place="loss"), critic=rl.Critic(model=""),
+    kl=KL(place="loss"), critic=Critic(model=""),
 )  # fmt: skip
 KL_VALUE = {"kl": 0.1}
 
@@ -90,8 +91,11 @@ OBJECTIVES: dict[str, tuple[Objective, int, Callable[[Batch], Batch]]] = {
     "sft": (sft.objective, 1, lambda b: b),
     "pretrain": (pretrain.objective, 1, lambda b: b),
     "preference kto": (preference.kto_objective(partial(kto)), 1, summed_reference),
-    "rl clipped, entropy, kl": (rl.policy_objective(RL_CONFIG, KL_VALUE), 3, lambda b: b),
-    "rl reinforce": (rl.policy_objective(RL_CONFIG.model_copy(update={"loss": Choice(name="reinforce")}), KL_VALUE), 3, lambda b: b),
+    "rl clipped, entropy, kl": (policy_objective(RL_CONFIG, RL_CONFIG.kl, KL_VALUE), 3, lambda b: b),
+    **{
+        f"rl {name}, ratio of a {ratio}": (policy_objective(RL_CONFIG.model_copy(update={"loss": Choice(name=name), "ratio": ratio}), RL_CONFIG.kl, KL_VALUE), 3, lambda b: b)
+        for name, ratio in (("reinforce", "token"), ("cispo", "token"), ("apa", "token"), ("clipped", "sequence"))
+    },
     **{
         f"preference {name}": (preference.pair_objective(partial(loss)), 2, summed_reference)
         for name, loss in PAIR_LOSSES.items()
@@ -103,7 +107,7 @@ SCALAR_OBJECTIVES: dict[str, tuple[Objective, int]] = {
     "reward plackett_luce": (rank_objective(partial(plackett_luce), 0.0), 3),
     "reward pairs": (rank_objective(partial(all_pairs), 0.0), 2),
     "reward crowd_bt": (rank_objective(crowd_bt, 0.0, RATERS), 2),
-    "rl critic": (rl.critic_objective(RL_CONFIG), 3),
+    "rl critic": (critic_objective(RL_CONFIG.critic), 3),
 }
 
 WAYS = {

@@ -25,11 +25,15 @@ class Combined(Protocol):
     @property
     def critic(self) -> object | None: ...
     @property
+    def draws(self) -> int: ...
+    @property
     def group(self) -> int: ...
     @property
     def ptx(self) -> object | None: ...
     @property
     def temperature(self) -> float: ...
+    @property
+    def trust_region(self) -> object | None: ...
 
 
 R = TypeVar("R", bound=Combined)
@@ -46,6 +50,12 @@ def check_combination(config: R) -> R:
             f"advantages: {name} compares the rollouts of a prompt, of which there is one (group: {config.group}), so "
             "nothing would be learnt; set group: 2 or more, or take batch_mean"
         )
+    if config.draws > 1 and config.group < 2:
+        raise ValueError(
+            f"draws: {config.draws} drops groups of equal reward, and a group has one rollout; set group: 2"
+        )
+    if config.ptx is not None and config.trust_region is not None:
+        raise ValueError("trust_region steps on the policy's own loss; it has no place for ptx")
     if config.ptx is not None and config.temperature != 1.0:
         raise ValueError(f"ptx keeps what the model knows at temperature 1; temperature is {config.temperature}")
     return config

@@ -23,6 +23,14 @@ def gae(rewards: Tensor, values: Tensor, mask: Tensor, *, gamma: float = 1.0, la
     return advantages
 
 
+def to_go(rewards: Tensor, mask: Tensor, *, gamma: float = 1.0) -> Tensor:
+    """What is still to come, A_t = r_t + gamma A_{t+1}, without a value model: [B, T] -> [B, T].
+
+    With the KL penalty in the rewards and whitened over the batch it is REINFORCE++ (arXiv 2501.03262).
+    """
+    return gae(rewards, torch.zeros_like(rewards), mask, gamma=gamma, lam=1.0)
+
+
 def group_mean(rewards: Tensor) -> Tensor:
     """Reward minus the group's mean (Dr. GRPO, arXiv 2503.20783): [P, G] -> [P, G].
 
@@ -75,6 +83,14 @@ def whiten(x: Tensor, mask: Tensor, *, shift_mean: bool = True, eps: float = 1e-
     variance = ((x - mean).square() * mask).sum() / (count - 1)
     white = (x - mean) * (variance + eps).rsqrt()
     return (white if shift_mean else white + mean) * mask
+
+
+def minus_greedy(rewards: Tensor, greedy: Tensor) -> Tensor:
+    """ReMax (arXiv 2310.10505): reward minus that of the prompt's greedy rollout, both [P, G] -> [P, G].
+
+    Unbiased: the baseline does not depend on what was sampled.
+    """
+    return rewards - greedy
 
 
 GROUP_ADVANTAGES = {f.__name__: f for f in (group_mean, group_normalised, leave_one_out, batch_mean)}

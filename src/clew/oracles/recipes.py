@@ -14,7 +14,6 @@ from clew.data.chat import Encoded
 from clew.data.collate import collate, pad
 from clew.data.formats import Example
 from clew.data.sources import Source
-from clew.experience import KL
 from clew.feedback.aggregate import Outcome, bradley_terry
 from clew.feedback.raters import honest, length_biased
 from clew.feedback.records import Item, Task
@@ -34,8 +33,10 @@ from clew.oracles.worlds import (
     random_rewards,
     total_variation,
 )
+from clew.policy_gradient import PTX, Critic
 from clew.recipes import preference, pretrain, reward, rl, sft
 from clew.runs import State, Step
+from clew.shaping import KL
 from clew.types import Prompt, Reward, Rollout, Sampling, Score
 
 TREE = Tree(3, 3)
@@ -148,7 +149,7 @@ def reinforcement() -> Iterator[Result]:
 
     in_reward = KL(coefficient=BETA)
     ppo: dict[str, Any] = {
-        "critic": rl.Critic(model="", learner=FAST),
+        "critic": Critic(model="", learner=FAST),
         "advantages": choice("gae", lam=0.95),
         "epochs": 2,
         "minibatches": 2,
@@ -269,7 +270,7 @@ def continued_pretraining() -> Iterator[Result]:
     config = rl.RL(
         out="", model="", data=NOWHERE, reward=(RewardSource(model=""),), steps=250, prompts=64, group=4, max_tokens=1,
         advantages=Choice(name="leave_one_out"), kl=KL(coefficient=BETA), learner=FAST,
-        ptx=rl.PTX(data=NOWHERE, coefficient=gamma, batch=len(texts)),
+        ptx=PTX(data=NOWHERE, coefficient=gamma, batch=len(texts)),
     )  # fmt: skip
     prompts = [Prompt(str(i), (arms.start,), "") for i in range(64)]
     rl.train(
