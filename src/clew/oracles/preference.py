@@ -16,7 +16,8 @@ from clew.losses.single import kto
 from clew.oracles import exact
 from clew.oracles.result import Result, gradient, minimise, root
 from clew.oracles.worlds import TablePolicy, Tree, random_logits, random_rewards, total_variation
-from clew.recipes.preference import kto_objective, pair_objective
+from clew.pairwise import pair_objective
+from clew.recipes.preference import kto_objective
 
 TREE, FIXED, TWO = Tree(3, 3), Tree(3, 2, fixed=True), Tree(2, 1)
 BETA, TAU, EPS = 0.5, 0.5, 0.1

@@ -7,22 +7,22 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from clew.batch import Batch, Metric, Model, Objective, Outputs, Term, evaluate, item_weights
+from clew.batch import Batch, Metric, Model, Objective, Outputs, Term
 from clew.config import Choice, ConfigError, ModelName, bound_to, cache_folder, option
 from clew.data.chat import Codec, Encoding, Item
-from clew.data.collate import collate
 from clew.data.pairs import mismatched, pairs_of
 from clew.data.sources import Source, load_examples, step_indices
 from clew.evaluate.calibration import area_under_curve, described
 from clew.learn.checkpoint import TrainState
 from clew.learn.finetuning import HeldOut, start_policy, take_result
-from clew.learn.invariants import check_loss_at_reference, check_reference, check_rows
+from clew.learn.invariants import check_rows
 from clew.learn.learner import Learner, Optimiser, Part
-from clew.losses.pair import PAIR_LOSSES, REFERENCE_FREE, PairLogps, expected_loss, implicit_rewards
+from clew.losses.pair import PAIR_LOSSES, REFERENCE_FREE, PairLogps, implicit_rewards
 from clew.losses.single import kto, mismatched_kl
 from clew.models.load import merged
 from clew.models.reference import load_reference, load_start
 from clew.models.remembered import Remembered, row_logps
+from clew.pairwise import check_at_reference, make_batch, pair_objective
 from clew.runs import Loop, Run
 from clew.track import trackers
 
@@ -80,8 +80,8 @@ def train(
         batch = make_batch([items[i] for i in picked]).with_extras(ref_logps=torch.cat([refs[i] for i in picked]))
         if loss.func is kto:
             batch = batch.with_extras(z=reference_point(policy, reference, [items[i] for i in picked], config))
-        if step.number == 0:
-            check_step_0(policy, loss, batch, config)
+        if step.number == 0 and config.reference is None:
+            check_at_reference(policy, loss, batch, max_tokens=config.learner.max_tokens, precision=config.precision)
         step.track(learner.step(Part(batch, objective)))
         if held and step.is_saved:
             step.track({f"heldout/{name}": value for name, value in judged(policy, held, held_refs, config).items()})
@@ -103,42 +103,6 @@ def arranged(codec: Codec, source: Source, config: Preference) -> list[Item]:
         what = "answers labelled true or false (both where they are held out), or pairs"
         raise ConfigError(f"kto needs {what}, and a batch over 1; {source.path} has labels {sorted(labels, key=str)}")
     return singles
-
-
-def make_batch(items: list[Item]) -> Batch:
-    batch = collate([rows for _, rows in items], ranks=[list(range(len(rows))) for _, rows in items]).with_extras(
-        desirable=torch.tensor([e.label == 1 for e, _ in items]),
-        agreement=torch.tensor([e.agreement for e, _ in items]),
-    )
-    return batch.with_weights(item=item_weights(batch, torch.tensor([e.weight for e, _ in items])))
-
-
-def pair_objective(loss: partial[Tensor]) -> Objective:
-    beta = option(loss, "beta", 1.0)
-
-    def objective(outputs: Outputs, batch: Batch) -> tuple[list[Term], list[Metric]]:
-        assert outputs.logps is not None and outputs.entropy is not None
-        pair = pair_logps(batch, outputs.logps)
-        chosen, rejected = implicit_rewards(pair, loss.func)
-        metrics = [
-            Metric.mean("rewards/chosen", beta * chosen),
-            Metric.mean("rewards/rejected", beta * rejected),
-            Metric.mean("rewards/margins", beta * (chosen - rejected)),
-            Metric.mean("rewards/accuracies", (chosen > rejected) + 0.5 * (chosen == rejected)),
-            Metric.mean("logps/chosen", pair.chosen),
-            Metric.mean("logps/rejected", pair.rejected),
-            Metric.mean("entropy", outputs.entropy, batch.mask),
-        ]
-        return [Term("pair", expected_loss(loss, pair, batch.extras["agreement"]), "item")], metrics
-
-    return objective
-
-
-def pair_logps(batch: Batch, logps: Tensor) -> PairLogps:
-    policy, reference, length = (
-        batch.per_item(x).unbind(1) for x in (batch.per_row(logps), batch.extras["ref_logps"], batch.lengths())
-    )
-    return PairLogps(*policy, *reference, *length)
 
 
 def kto_objective(loss: partial[Tensor]) -> Objective:
@@ -171,18 +135,6 @@ def reference_point(policy: Model, reference: Model | None, items: list[Item], c
     budget = config.learner.max_tokens
     ours, theirs = (torch.cat(row_logps(m, [[r] for r in rows], max_tokens=budget)) for m in (policy, reference))
     return mismatched_kl(ours - theirs).expand(len(items))
-
-
-def check_step_0(policy: Model, loss: partial[Tensor], batch: Batch, config: Preference) -> None:
-    """Where the reference is the model we start from: KL = 0, the loss as at a gap of zero."""
-    if config.reference is not None or loss.func in REFERENCE_FREE:
-        return
-    logps = evaluate(policy, batch, max_tokens=config.learner.max_tokens).logps
-    assert logps is not None
-    check_reference(batch.per_row(logps.cpu()), batch.extras["ref_logps"], batch.lengths(), precision=config.precision)
-    if loss.func is not kto and config.precision == "fp32":
-        pair = pair_logps(batch, logps.cpu())
-        check_loss_at_reference(loss(pair), loss(pair._replace(chosen=pair.ref_chosen, rejected=pair.ref_rejected)))
 
 
 def judged(policy: Model, items: list[Item], refs: list[Tensor], config: Preference) -> dict[str, float]:
