@@ -162,6 +162,7 @@ RECIPE_HELP = {
     "ask": "One round of asking: sample, choose the pairs that teach most, wait for the answers.",
     "reward": "Train a reward model.",
     "preference": "DPO and its family, KTO.",
+    "online": "Online and iterative DPO from any reward, SPIN.",
     "rl": "PPO, GRPO, RLOO, A2C from any reward.",
     "evaluate": "Compare policies on held-out prompts: gold, win rate, KL, alarms.",
 }

@@ -1,6 +1,6 @@
 """What a policy learns from pairs of answers, chosen and rejected: which two are compared, the batch, the objective."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from math import exp
 from typing import Literal, NamedTuple
@@ -16,6 +16,8 @@ from clew.data.collate import TokenRow, collate
 from clew.data.example import Example
 from clew.learn.invariants import Precision, check_loss_at_reference, check_reference
 from clew.losses.pair import REFERENCE_FREE, PairLogps, expected_loss, implicit_rewards
+from clew.models.remembered import row_logps
+from clew.types import Rollout, Score
 
 Judged = tuple[Example, Sequence[TokenRow]]
 """What is said of answers, and these, best first."""
@@ -61,12 +63,63 @@ def best_against_worst(scores: Sequence[float], labels: Labels, rng: np.random.G
     return Pair(best, worst) if rng.random() < probability else Pair(worst, best)
 
 
-def make_batch(items: Sequence[Judged]) -> Batch:
-    """Answers of an item together; kto's are single. Weights `item` are the mean over items, as the rows weigh."""
+def judged(
+    rollouts: Sequence[Rollout], scores: Sequence[Score], labels: Labels, group: int, key: tuple[int, int]
+) -> list[Judged]:
+    """Of every `group` rollouts, those of a prompt, the best against the worst; two that are the same teach nothing."""
+    rng, pairs = np.random.default_rng((*key, 1)), list[Judged]()
+    for start in range(0, len(rollouts), group):
+        ours = rollouts[start : start + group]
+        values = [
+            float(s.value or 0.0) - labels.cut_penalty * (r.stop != "end")
+            for r, s in zip(ours, scores[start : start + group], strict=True)
+        ]
+        found = best_against_worst(values, labels, rng)
+        if found is not None and ours[found.chosen].tokens != ours[found.rejected].tokens:
+            pairs.append((Example("", "", agreement=found.agreement), [ours[found.chosen], ours[found.rejected]]))
+    return pairs
+
+
+def against(answers: Sequence[TokenRow], rollouts: Sequence[Rollout], group: int) -> list[Judged]:
+    """Each prompt's answer of the data as the chosen one, against each of the `group` sampled for it (SPIN)."""
+    both = [(answers[i // group], rollout) for i, rollout in enumerate(rollouts)]
+    return [(Example("", ""), [data, ours]) for data, ours in both if data.tokens != ours.tokens]
+
+
+def logps_by_id(reference: Model | None, rows: Sequence[TokenRow], *, max_tokens: int) -> dict[int, Tensor]:
+    """The reference's log-probability of every row, by the row's id; none without a reference."""
+    if reference is None:
+        return {}
+    found = torch.cat(row_logps(reference, [[row] for row in rows], max_tokens=max_tokens))
+    return dict(zip(map(id, rows), found.unbind(), strict=True))
+
+
+def described(rollouts: Sequence[Rollout], scores: Sequence[Score], refs: Mapping[int, Tensor]) -> dict[str, float]:
+    """Metrics of what was sampled; the KL is the sampler's from the reference, where there is one."""
+    found = {
+        "completions/mean_length": sum(sum(r.mask) for r in rollouts) / len(rollouts),
+        "completions/clipped_ratio": sum(r.stop != "end" for r in rollouts) / len(rollouts),
+    }
+    if scores:
+        values = np.array([s.value for s in scores], dtype=float)
+        found |= {"objective/scores": float(values.mean()), "objective/scores_std": float(values.std())}
+    if refs:
+        found["objective/kl"] = sum(sum(r.logps) - float(refs[id(r)]) for r in rollouts) / len(rollouts)
+    return found
+
+
+def make_batch(items: Sequence[Judged], refs: Mapping[int, Tensor] | None = None) -> Batch:
+    """Answers of an item together; kto's are single. Weights `item` are the mean over items, as the rows weigh.
+
+    With `refs`, by a row's id, there are extras ref_logps [B], zero for rows that are not among them.
+    """
     batch = collate([rows for _, rows in items], ranks=[list(range(len(rows))) for _, rows in items]).with_extras(
         desirable=torch.tensor([e.label == 1 for e, _ in items]),
         agreement=torch.tensor([e.agreement for e, _ in items]),
     )
+    if refs is not None:
+        known = [refs.get(id(row), torch.zeros(())) for _, rows in items for row in rows]
+        batch = batch.with_extras(ref_logps=torch.stack(known))
     return batch.with_weights(item=item_weights(batch, torch.tensor([e.weight for e, _ in items])))
 
 

@@ -69,6 +69,11 @@ def load_reference(path: str | None, policy: Policy) -> Model:
     return frozen(reference)
 
 
+def move(twin: Model, model: Model) -> None:
+    """The twin, a frozen copy of earlier, becomes what the model is now."""
+    cast(nn.Module, twin).load_state_dict(cast(nn.Module, model).state_dict())
+
+
 def frozen(model: M) -> M:
     """A copy that never learns: the explicit reference."""
     twin = copy.deepcopy(model).eval()
