@@ -163,6 +163,8 @@ RECIPE_HELP = {
     "reward": "Train a reward model.",
     "preference": "DPO and its family, KTO.",
     "online": "Online and iterative DPO from any reward, SPIN.",
+    "distill": "Context distillation: speak without a context as a teacher does with it.",
+    "cgpo": "CGPO: tasks with rewards, constraint judges and optimisers of their own.",
     "rl": "PPO, GRPO, RLOO, A2C from any reward.",
     "evaluate": "Compare policies on held-out prompts: gold, win rate, KL, alarms.",
 }

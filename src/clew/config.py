@@ -334,5 +334,6 @@ RANGES: dict[str, Any] = {
     "dual": Annotated[float | None, Field(gt=1)], "lam": _FROM_0, "gamma": _SHARE, "noise": _SHARE,
     "label_smoothing": _BELOW_HALF, "flip_rate": _BELOW_HALF, "desirable_weight": _FROM_0,
     "undesirable_weight": _FROM_0, "carelessness": _SHARE, "malice": _SHARE, "sharpness": _FROM_0,
+    "threshold": Annotated[float, Field(gt=0, lt=1)], "kl_max": _ABOVE_0,
 }  # fmt: skip
 """What options of clew's own functions can be: beyond it they train backwards, or divide by zero."""

@@ -36,7 +36,7 @@ def options(kind: type[Config], given: Config | None = None, prefix: str = "") -
         default = values[name] if given else field.get_default(call_default_factory=True)
         shown = "(needed)" if field.is_required() and not given else _in_yaml(default)
         yield Option(prefix + name, words, shown, _about(field, inner))
-        if inner is not None:
+        if inner is not None and inner is not kind:
             below = default if isinstance(default, inner) else None
             yield from options(inner, below, f"{prefix}{name}{'[]' * words.startswith('list')}.")
 

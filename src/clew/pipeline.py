@@ -31,7 +31,9 @@ from pydantic import Field
 from clew.config import Config, ConfigError, apply_overrides, build, check_inputs, read_yaml
 from clew.durable import write_durably
 
-RECIPES = ("prepare", "pretrain", "sft", "label", "ask", "reward", "preference", "online", "rl", "evaluate", "report")
+RECIPES = (
+    "prepare", "pretrain", "sft", "label", "ask", "reward", "preference", "online", "cgpo", "rl", "evaluate", "report",
+)  # fmt: skip
 
 REFERENCE = re.compile(r"^@([\w-]+)(?=/|$)")
 

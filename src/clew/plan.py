@@ -13,6 +13,7 @@ from torch import nn
 
 from clew.data.chat import Codec, Encoded
 from clew.data.sources import Source, load_examples, without_repeats
+from clew.judges.score import leaves
 from clew.machine import Machine, resident
 from clew.models.fresh import llama
 from clew.models.shadow import Cost, Shadow
@@ -225,7 +226,7 @@ def _models(stage: _Stage, config: RL) -> dict[str, list[Shadow]]:
         "critic": [stage.shadow(critic.model, scalar=True, lora=critic.lora, optimiser=critic.learner)]
         if critic
         else [],
-        "rewards": [stage.shadow(s.model, precision="fp32") for s in config.reward if s.model is not None],
+        "rewards": [stage.shadow(s.model, precision="fp32") for s in leaves(config.reward) if s.model is not None],
     }
 
 
@@ -286,7 +287,7 @@ def _evaluate(stage: _Stage) -> Plan:
     """The baseline stays, each policy comes and goes; judges stay."""
     config = cast(Evaluate, stage.config)
     policy = stage.shadow(config.baseline, scalar=False, precision="fp32")
-    folders = [*(s.model for s in config.proxy or () if s.model), *config.heldout]
+    folders = [*(s.model for s in leaves(config.proxy or ()) if s.model), *config.heldout]
     judges = [stage.shadow(folder, precision="fp32") for folder in folders]
     rows = _rollouts(stage, config.max_tokens, 1)
     total = rows.total or 1

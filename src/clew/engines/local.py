@@ -8,7 +8,8 @@ forward at the same temperature.
 from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from clew.batch import evaluate
 from clew.config import Config
 from clew.data.collate import collate
 from clew.engines.cache import make_decoder, moves
+from clew.engines.mixture import Mixed, as_it_is
 from clew.engines.noise import stream_key, uniforms
 from clew.failure import memory_for
 from clew.models.linears import bf16_linears
@@ -31,6 +33,12 @@ MAX_TOKENS = 1 << 13
 """Tokens whose log-probabilities are computed at once."""
 BLOCK = 64
 """Tokens whose probabilities are added up before one of them is looked for."""
+
+
+class Tokenizer(Protocol):
+    """What sampling needs of a tokenizer."""
+
+    def decode(self, token_ids: Any, *, skip_special_tokens: bool) -> Any: ...
 
 
 class Slots(Config):
@@ -58,10 +66,15 @@ class LocalEngine:
     Example: `LocalEngine(policy).generate(prompts, n=4, sampling=Sampling(max_tokens=64), key=(seed, step))`
     """
 
-    def __init__(self, policy: Policy, *, slots: int = 64, linears: Precision = "fp32") -> None:
+    def __init__(
+        self, policy: Policy, *, slots: int = 64, linears: Precision = "fp32", mixed: Mixed | None = None
+    ) -> None:
         if policy.device.type == "mps":
             raise ValueError("sampling adds up probabilities in float64, which MPS does not have; set device: cpu")
+        if mixed is not None and linears != "fp32":
+            raise ValueError(f"linears: {linears} is made good for by one model's log-probabilities; mixed needs fp32")
         self.policy = policy
+        self.mixed = mixed
         self.slots = slots
         self.linears = linears
         self.version = 0
@@ -88,9 +101,11 @@ class LocalEngine:
     ) -> list[Rollout]:
         slots = max(n, min(self.slots, n * len(prompts)))
         longest = max(len(p.tokens) for p in prompts)
-        decoder = make_decoder(
-            self.policy.trunk, slots=slots, n=n, longest_prompt=longest, max_tokens=sampling.max_tokens
-        )
+        make = partial(make_decoder, slots=slots, n=n, longest_prompt=longest, max_tokens=sampling.max_tokens)
+        if self.mixed is None:
+            decoder, head = make(self.policy.trunk), self.policy.head
+        else:
+            decoder, head = self.mixed.decoder(self.policy, make), as_it_is
         waiting = deque(sorted(range(len(prompts)), key=lambda p: -len(prompts[p].tokens)))
         live = Live(slots, sampling.max_tokens, self.policy.device)
         stops = torch.tensor(sorted(self.policy.stop_ids), device=self.policy.device)
@@ -105,7 +120,7 @@ class LocalEngine:
                 for p in entering:
                     keys = [stream_key(*key, prompts[p].id, j) for j in range(first[p], first[p] + n)]
                     live.enter(p, len(prompts[p].tokens), keys)
-            tokens, logps = sample(self.policy.head(torch.cat(states)).float(), live.noise(), sampling)
+            tokens, logps = sample(head(torch.cat(states)).float(), live.noise(), sampling)
             live.write(tokens, logps)
             ended = torch.isin(tokens, stops).cpu().numpy()
             done = ended | live.full()
@@ -151,15 +166,16 @@ class LocalEngine:
             stop=answer.stop,
             version=self.version,
             prompt=prompt.text,
-            text=self._text(list(prompt.tokens), answer.tokens),
+            text=text_after(list(prompt.tokens), answer.tokens, self.policy.tokenizer),
             info=prompt.info,
             turns=(Turn("assistant", start, end),),
         )
 
-    def _text(self, prompt: list[int], answer: list[int]) -> str:
-        """What the answer adds to the prompt's text; decoded together, since decoders trim what begins a text."""
-        whole, start = (self.policy.tokenizer.decode(x, skip_special_tokens=True) for x in (prompt + answer, prompt))
-        return str(whole)[len(start) :]
+
+def text_after(prompt: list[int], answer: list[int], tokenizer: Tokenizer) -> str:
+    """What the answer adds to the prompt's text; decoded together, since decoders trim what begins a text."""
+    whole, start = (tokenizer.decode(x, skip_special_tokens=True) for x in (prompt + answer, prompt))
+    return str(whole)[len(start) :]
 
 
 def _occurrences(prompts: Sequence[Prompt]) -> list[int]:

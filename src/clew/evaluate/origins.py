@@ -27,6 +27,7 @@ def of_gold(gold: str, policies: Mapping[str, str]) -> tuple[str, str | None]:
 def of_proxy(proxy: Sequence[Judge], policies: Mapping[str, str]) -> str:
     """What the proxy is to each policy."""
     made = {name: made_by(place) for name, place in policies.items()}
+    proxy = _leaves(proxy)
     judges, labels = {_place(judge) for judge in proxy}, {_labels(made_by(j["model"])) for j in proxy if j.get("model")}
     learnt = [name for name, config in made.items() if judges & rewards(config)]
     shared = [name for name, c in made.items() if name not in learnt and _labels(c) in labels - {None}]
@@ -47,8 +48,14 @@ def made_by(place: str) -> dict[str, Any]:
 
 def rewards(config: Mapping[str, Any]) -> set[tuple[str, str]]:
     """What a run's policy was rewarded by."""
-    found = config.get("reward")
-    return {_place(judge) for judge in found} if isinstance(found, list) else set()
+    tasks = [config, *(config.get("tasks") or {}).values()]
+    found = [task.get("reward") for task in tasks]
+    return {_place(judge) for judges in found if isinstance(judges, list) for judge in _leaves(judges)}
+
+
+def _leaves(judges: Sequence[Judge]) -> list[Judge]:
+    """The models and functions in all combinations."""
+    return [leaf for judge in judges for leaf in (_leaves(judge["of"]) if judge.get("of") else [judge])]
 
 
 def joined(names: Sequence[str]) -> str:

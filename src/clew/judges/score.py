@@ -1,10 +1,9 @@
-"""Rewards: scores from reward models and from functions, and their weighted sum."""
+"""Rewards: scores from reward models and from functions, and what they come to together."""
 
 import inspect
 import math
 import traceback
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
 from functools import partial
 from numbers import Real
 from typing import Annotated, Any, Literal, Self, cast
@@ -12,11 +11,12 @@ from typing import Annotated, Any, Literal, Self, cast
 from pydantic import BeforeValidator, Field, model_validator
 
 from clew.batch import evaluate
-from clew.config import Choice, Config, Function, ModelName, import_function
+from clew.config import Choice, Config, Function, ModelName, bound_to, import_function
 from clew.data.collate import collate
 from clew.failure import Failure
-from clew.judges.ahead import Asked, GroupWise, ahead
+from clew.judges.ahead import GroupWise
 from clew.judges.call import Hangs, call_within
+from clew.judges.combine import COMBINATIONS, Combined, Member
 from clew.models.device import Device
 from clew.models.load import load_judge
 from clew.models.policy import Policy
@@ -34,16 +34,35 @@ def check_threads(per: Per, timeout_s: float | None) -> None:
         raise ValueError("per: group calls in threads, and timeout_s: null in the main thread; set a timeout_s")
 
 
+def as_sources(value: Any) -> Any:
+    """Several sources from one or several; each may be a text: `module:function`, or else a reward model's folder."""
+    if isinstance(value, (str, Mapping, RewardSource)):
+        value = [value]
+    if not isinstance(value, (list, tuple)):
+        return value
+    return [({"function": v} if ":" in v else {"model": v}) if isinstance(v, str) else v for v in value]
+
+
 class RewardSource(Config):
-    """One summand of the reward: a reward model's folder, or a function."""
+    """One summand of the reward: a reward model's folder, a function, or several of these in combination."""
 
     model: ModelName | None = None
     """Folder of a reward model; its score is (raw - centre) / scale, as it was saved."""
     function: Function | None = None
     """`module:function` with its options, called as f(prompts, completions, **columns) -> list of float or None."""
+    of: Annotated[tuple["RewardSource", ...], BeforeValidator(as_sources)] = ()
+    """Rewards that `combine` makes one of."""
+    combine: Annotated[Choice, bound_to(COMBINATIONS)] = Choice(name="total")
+    """total, mean, worst, minus_variance, minus_deviation, safety_first (helpfulness, then safety; Llama 2), whiten."""
+    name: str | None = None
+    """In metrics; when absent the function's, or model."""
     weight: float = 1.0
     clip: float | None = Field(default=None, gt=0)
     """Bound on the absolute value, before the weight."""
+    is_probability: bool = False
+    """Its values lie in [0, 1], and their log-odds count."""
+    only: Mapping[str, Any] = Field(default_factory=dict[str, Any])
+    """Asked about prompts alone whose columns have these values, as in {task: chat}: a reward for each task."""
     timeout_s: float | None = Field(default=TIMEOUT_S, gt=0)
     """For one call of the function, in a thread of its own; null waits for ever, and calls it in the main thread."""
     per: Per = "batch"
@@ -54,25 +73,35 @@ class RewardSource(Config):
     """Calls under way at the same time, per: group; the function must bear them, in different threads."""
 
     @model_validator(mode="after")
-    def _is_one_of_both(self) -> Self:
-        if (self.model is None) == (self.function is None):
-            raise ValueError(f"a reward is either a model or a function; got {self!r}")
-        if self.per == "group" and self.model is not None:
+    def _is_one_of_them(self) -> Self:
+        if (self.model is not None) + (self.function is not None) + bool(self.of) != 1:
+            raise ValueError(f"a reward is either a model or a function, or a combination `of` others; got {self!r}")
+        if self.per == "group" and self.function is None:
             raise ValueError(
                 "per: group is for functions; a reward model reads all completions together, which is quicker"
             )
         check_threads(self.per, self.timeout_s)
         return self
 
-
-def as_sources(value: Any) -> Any:
-    """Several sources from one, which may be a text: `module:function`, or else a reward model's folder."""
-    if isinstance(value, str):
-        value = {"function": value} if ":" in value else {"model": value}
-    return [value] if isinstance(value, (Mapping, RewardSource)) else value
+    @model_validator(mode="after")
+    def _can_be_combined(self) -> Self:
+        how, num = self.combine.name, len(self.of)
+        if not self.of and how != "total":
+            raise ValueError(f"combine: {how} has nothing to combine; name the rewards in `of`")
+        if how == "safety_first" and num != 2:
+            raise ValueError(f"safety_first combines two rewards, helpfulness and then safety; got {num}")
+        if how != "total" and any(source.only for source in self.of):
+            raise ValueError(f"combine: {how} needs all its rewards for every prompt; set `only` beside `combine`")
+        return self
 
 
 Sources = Annotated[tuple[RewardSource, ...], BeforeValidator(as_sources)]
+
+
+def leaves(sources: Sequence[RewardSource]) -> Iterator[RewardSource]:
+    """The models and functions in all combinations."""
+    for source in sources:
+        yield from leaves(source.of) if source.of else (source,)
 
 
 def make_reward(sources: Sequence[RewardSource], policy: Policy, *, max_tokens: int = 16384) -> Reward:
@@ -80,45 +109,28 @@ def make_reward(sources: Sequence[RewardSource], policy: Policy, *, max_tokens: 
 
     Raises ConfigError or ValueError for a source that cannot judge this policy's tokens.
     """
-    return _WeightedSum([(_name(s, i), s, _make_one(s, policy, max_tokens)) for i, s in enumerate(sources)])
+    return Combined(_members(sources, policy, max_tokens))
 
 
-class _WeightedSum:
-    def __init__(self, summands: Sequence[tuple[str, RewardSource, Reward]]) -> None:
-        self._summands = summands
-
-    def __call__(self, rollouts: Sequence[Rollout]) -> list[Score]:
-        return self._sums([reward(rollouts) for _, _, reward in self._summands])
-
-    @contextmanager
-    def ahead(self) -> Iterator[Asked]:
-        with ExitStack() as stack:
-            asked = [stack.enter_context(ahead(reward)) for _, _, reward in self._summands]
-            early = [one.finished for one in asked if one.finished is not None]
-
-            def finished(place: int, rollouts: Sequence[Rollout]) -> None:
-                for tell in early:
-                    tell(place, rollouts)
-
-            yield Asked(lambda all_: self._sums([one.scores(all_) for one in asked]), finished if early else None)
-
-    def _sums(self, columns: Sequence[Sequence[Score]]) -> list[Score]:
-        known = [(name, source) for name, source, _ in self._summands]
-        rows = zip(*columns, strict=True)
-        return [_combine([(*of, score.value) for of, score in zip(known, row, strict=True)]) for row in rows]
-
-
-def _combine(values: list[tuple[str, RewardSource, float | None]]) -> Score:
-    parts: dict[str, float] = {}
-    for name, source, value in values:
-        if value is not None:
-            parts[name] = value if source.clip is None else max(-source.clip, min(source.clip, value))
-    if len(parts) < len(values):
-        return Score(None, parts)
-    return Score(sum(source.weight * parts[name] for name, source, _ in values), parts)
+def _members(sources: Sequence[RewardSource], policy: Policy, max_tokens: int) -> list[Member]:
+    found: dict[str, Member] = {}
+    for i, source in enumerate(sources):
+        name = _name(source, i)
+        name = f"{name} {i}" if name in found else name
+        found[name] = Member(
+            name,
+            _make_one(source, policy, max_tokens),
+            weight=source.weight,
+            clip=source.clip,
+            is_probability=source.is_probability,
+            only=source.only,
+        )
+    return list(found.values())
 
 
 def _make_one(source: RewardSource, policy: Policy, max_tokens: int) -> Reward:
+    if source.of:
+        return Combined(_members(source.of, policy, max_tokens), source.combine.bind(COMBINATIONS))
     if source.model is not None:
         judge = load_judge(source.model, policy, device=cast(Device, policy.device.type))
         return partial(score_with_model, judge, max_tokens=max_tokens)
@@ -127,6 +139,10 @@ def _make_one(source: RewardSource, policy: Policy, max_tokens: int) -> Reward:
 
 
 def _name(source: RewardSource, i: int) -> str:
+    if source.name is not None:
+        return source.name
+    if source.of:
+        return source.combine.name.rpartition(":")[2]
     if source.function is not None:
         return source.function.name.rpartition(":")[2]
     return "model" if i == 0 else f"model {i}"
