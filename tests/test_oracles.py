@@ -10,10 +10,10 @@ from clew.losses.rank import RANK_LOSSES
 from clew.losses.single import POINT_LOSSES
 from clew.losses.token import POLICY_LOSSES
 from clew.losses.value import VALUE_LOSSES
-from clew.oracles import preference, recipes, reward, rl
+from clew.oracles import policy, preference, recipes, reward, rl
 from clew.oracles.result import Result
 
-PARTS = {m.__name__.rpartition(".")[2]: m for m in (preference, recipes, reward, rl)}
+PARTS = {m.__name__.rpartition(".")[2]: m for m in (policy, preference, recipes, reward, rl)}
 
 
 @cache
@@ -30,7 +30,7 @@ def test_methods_converge_and_wrong_variants_miss(part):
 
 
 def test_every_loss_of_every_table_has_a_row():
-    rows = " ".join(r.method for part in ("preference", "reward", "rl") for r in results_of(part))
+    rows = " ".join(r.method for part in ("policy", "preference", "reward", "rl") for r in results_of(part))
     tables = (PAIR_LOSSES, RANK_LOSSES, POINT_LOSSES, POLICY_LOSSES, VALUE_LOSSES, GROUP_ADVANTAGES)
     missing = [name for table in tables for name in table if name not in rows]
     assert not missing

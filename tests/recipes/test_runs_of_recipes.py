@@ -132,7 +132,18 @@ RL = {
     "a2c": {"loss": "reinforce", "epochs": 1, "minibatches": 1, "advantages": {"name": "gae", "lam": 1.0}},
     "grpo": {"advantages": "group_normalised", "group": 4, "critic": None, "averaging": "sequence", "kl": {"place": "loss", "loss": "forward"}},
     "dr grpo": {"advantages": "group_mean", "group": 4, "critic": None, "averaging": "fixed"},
-    "dapo": {"advantages": "group_normalised", "group": 4, "critic": None, "loss": {"name": "clipped", "high": 0.28}},
+    "dapo": {
+        "advantages": "group_normalised", "group": 4, "critic": None, "loss": {"name": "clipped", "high": 0.28}, "draws": 2,
+        "overlong": 4, "missing_eos": {"how": "ignore"},
+    },
+    "gspo": {"advantages": "group_normalised", "group": 4, "critic": None, "ratio": "sequence", "averaging": "sequence"},
+    "remax": {"advantages": "minus_greedy", "critic": None, "loss": "reinforce", "epochs": 1, "minibatches": 1},
+    "reinforce++ with cispo's weights": {
+        "advantages": "to_go", "critic": None, "whiten_advantages": True, "normalise": "whiten", "loss": "cispo",
+    },
+    "apa": {"loss": {"name": "apa", "beta": 2.0}, "kl": {"coefficient": 0}},
+    "awr": {"loss": "advantage_weighted", "kl": {"coefficient": 0}},
+    "trpo": {"advantages": "leave_one_out", "group": 2, "critic": None, "trust_region": {"iterations": 2, "tries": 3}, "epochs": 1, "minibatches": 1},
     "rloo": {"advantages": "leave_one_out", "group": 4, "critic": None, "loss": "reinforce", "epochs": 1, "minibatches": 1},
     "reinforce": {"advantages": "batch_mean", "critic": None, "loss": "reinforce", "epochs": 1, "minibatches": 1},
 }  # fmt: skip

@@ -19,6 +19,8 @@ from clew.engines.noise import stream_key, uniforms
 from clew.types import Finished, Key, Prompt, Rollout, Sampling
 
 EOS = 0
+GREEDY = 1e-9
+"""A temperature at which the most probable token takes all."""
 
 
 @dataclass(frozen=True)
@@ -167,7 +169,8 @@ class TableEngine:
         self, prompts: Sequence[Prompt], *, n: int, sampling: Sampling, key: Key, finished: Finished | None = None
     ) -> list[Rollout]:
         tree = self.policy.tree
-        logps = (self.policy.logits / (self.drawn_at or sampling.temperature)).log_softmax(1)
+        temperature = self.drawn_at or max(sampling.temperature, GREEDY)
+        logps = (self.policy.logits / temperature).log_softmax(1)
         cumulative = logps.exp().cumsum(1).numpy()
         keys = np.array([stream_key(*key, p.id, j) for p in prompts for j in range(n)], dtype=np.uint64)
         state, offset = np.zeros(len(keys), dtype=np.int64), 0
@@ -194,7 +197,7 @@ class TableEngine:
             tokens=[*prompt.tokens, *tokens[:end]],
             mask=[False] * start + [True] * end,
             logps=[0.0] * start + [logp for _, logp in written[:end]],
-            stop="end",
+            stop="end" if self.policy.tree.fixed or EOS in tokens else "length",
             version=self.version,
             prompt=prompt.text,
             text=" ".join(map(str, tokens[:end])),
