@@ -160,6 +160,7 @@ class Outputs(NamedTuple):
     entropy: Tensor | None = None  # [B, T] of the distribution that tokens[:, t] was drawn from, nats
     values: Tensor | None = None  # [B, T] of the state in which tokens[:, t] was chosen
     scores: Tensor | None = None  # [B] read at each row's last real token
+    divergence: Tensor | None = None  # [B, T] from a teacher, of the distributions that tokens[:, t] is drawn from
 
 
 class Model(Protocol):

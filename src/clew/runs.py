@@ -367,7 +367,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
     return found
 
 
-BEST = {"heldout/accuracy": 1, "heldout/auc": 1, "heldout/correlation": 1, "heldout/nll": -1}
+BEST = {"heldout/accuracy": 1, "heldout/auc": 1, "heldout/correlation": 1, "heldout/nll": -1, "heldout/kl": -1}
 """Held-out metrics that tell checkpoints apart; -1 where less is better."""
 
 

@@ -7,7 +7,9 @@ import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -143,6 +145,20 @@ def as_turns(text: Text, role: Role) -> tuple[Message, ...]:
     if isinstance(text, str):
         return (Message(role, text),) if text or role == "assistant" else ()
     return text
+
+
+def in_context(example: Example, context: str) -> Example:
+    """The example with a context before its prompt: the beginning of plain text, or the system's turn."""
+    if isinstance(example.prompt, str) and all(isinstance(answer, str) for answer in example.answers):
+        return replace(example, prompt=context + example.prompt)
+    turns = as_turns(example.prompt, "user")
+    answers = tuple(as_turns(answer, "assistant") for answer in example.answers)
+    if not turns and answers:  # a conversation from its beginning
+        turns = tuple(takewhile(lambda message: message.role != "assistant", answers[0]))
+        answers = (answers[0][len(turns) :],)
+    if turns and turns[0].role == "system":
+        context, turns = f"{context}\n\n{turns[0].content}", turns[1:]
+    return replace(example, prompt=(Message("system", context), *turns), answers=answers)
 
 
 def _parts(message: Message) -> tuple[str, str]:

@@ -46,11 +46,15 @@ class Policy(nn.Module):
     def evaluate(self, batch: Batch) -> Outputs:
         """Log-probability and entropy [B, T] of every scored token, at the policy's temperature."""
         batch = batch.to(self.device)
-        states, index = self.trunk.encode(batch)
-        logps, entropy = token_stats(
-            self.head, states.index_select(0, before(batch, index)), batch.tokens[batch.mask], self.temperature
-        )
+        states = self.scored_states(batch)
+        logps, entropy = token_stats(self.head, states, batch.tokens[batch.mask], self.temperature)
         return Outputs(logps=spread(logps, batch.mask), entropy=spread(entropy, batch.mask))
+
+    def scored_states(self, batch: Batch) -> Tensor:
+        """Where every scored token was chosen: [S, D], which `head` makes logits of."""
+        batch = batch.to(self.device)
+        states, index = self.trunk.encode(batch)
+        return states.index_select(0, before(batch, index))
 
     def checkpoint_activations(self) -> None:
         self.trunk.checkpoint_activations()

@@ -1,10 +1,11 @@
 """The frozen reference: an explicit object, never a guess."""
 
 import copy
+from contextlib import AbstractContextManager
 from typing import TypeVar, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from clew.batch import Batch, Model, Outputs
 from clew.models.device import Device
@@ -24,10 +25,21 @@ class AdapterOff:
         self.policy = policy
 
     def evaluate(self, batch: Batch) -> Outputs:
+        with self._off():
+            return self.policy.evaluate(batch)
+
+    def scored_states(self, batch: Batch) -> Tensor:
+        with self._off():
+            return self.policy.scored_states(batch)
+
+    def head(self, states: Tensor) -> Tensor:
+        with self._off():
+            return self.policy.head(states)
+
+    def _off(self) -> AbstractContextManager[None]:
         adapter = self.policy.trunk.adapter
         assert adapter is not None
-        with adapter.model.disable_adapter():
-            return self.policy.evaluate(batch)
+        return adapter.model.disable_adapter()
 
 
 class Start:
@@ -72,6 +84,18 @@ def load_reference(path: str | None, policy: Policy) -> Model:
 def move(twin: Model, model: Model) -> None:
     """The twin, a frozen copy of earlier, becomes what the model is now."""
     cast(nn.Module, twin).load_state_dict(cast(nn.Module, model).state_dict())
+
+
+@torch.no_grad()
+def follow(twin: Model, model: Model, *, decay: float) -> None:
+    """An exponential moving average: the twin keeps `decay` of what it was, the rest becomes the model's.
+
+    Of parameters, so that adapters average as what they are, low-rank factors.
+    """
+    now = dict(cast(nn.Module, model).named_parameters())
+    for name, parameter in cast(nn.Module, twin).named_parameters():
+        if now[name].requires_grad:
+            parameter.lerp_(now[name], 1 - decay)
 
 
 def frozen(model: M) -> M:
