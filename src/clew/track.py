@@ -22,6 +22,7 @@ KEY_METRICS = (
     "loss/nll",
     "loss/rank",
     "loss/pair",
+    "loss/distill",
     "completions/mean_length",
 )
 """What the progress line shows, in this order, as far as a recipe reports it."""

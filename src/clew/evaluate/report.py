@@ -18,6 +18,7 @@ CURVES = (
     "loss/rank",
     "accuracy",
     "loss/pair",
+    "loss/distill",
     "rewards/accuracies",
     "objective/scores",
     "objective/kl",

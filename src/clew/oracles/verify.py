@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from clew.oracles import policy, preference, recipes, reward, rl
+from clew.oracles import distillation, online, policy, preference, recipes, reward, rl
 from clew.oracles.result import CAUGHT, Result
 
 
@@ -17,7 +17,11 @@ def verify_all() -> list[Result]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        return [result for part in (reward, preference, rl, policy, recipes) for result in part.checks()]
+        return [
+            result
+            for part in (reward, preference, rl, policy, recipes, online, distillation)
+            for result in part.checks()
+        ]
     finally:
         torch.set_num_threads(threads)
 

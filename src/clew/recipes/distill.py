@@ -121,7 +121,7 @@ def train(
 
 def objective(outputs: Outputs, batch: Batch) -> tuple[list[Term], list[Metric]]:
     assert outputs.divergence is not None
-    return [Term("kl", outputs.divergence, "token")], [Metric.mean("kl", outputs.divergence, batch.mask)]
+    return [Term("distill", outputs.divergence, "token")], [Metric.mean("kl", outputs.divergence, batch.mask)]
 
 
 def pupil(policy: Any, teacher: Any, config: Distill) -> BesideTeacher:
