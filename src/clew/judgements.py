@@ -1,16 +1,43 @@
 """What a reward model learns from: answers with what was said of them, as batches; and what is wanted of its scores."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
-from torch import Tensor
+from pydantic import Field
+from torch import Tensor, nn
 
-from clew.batch import Batch, Metric, Objective, Outputs, Term, item_weights
+from clew.batch import Batch, Metric, Model, Objective, Outputs, Term, item_weights
+from clew.config import Config
 from clew.data.chat import Item
 from clew.data.collate import collate
 from clew.data.example import Example
 from clew.losses.rank import Ranked, centring, rater_prior
+from clew.losses.single import ordered_cuts, ordinal
+
+
+class Scoring(Model, Protocol):
+    """A model with scores and, where its labels are levels, raw cut points; where raters err, log-odds of each."""
+
+    cuts: nn.Parameter | None
+    raters: nn.Parameter | None
+    rater_names: list[str]
+
+    def set_cuts(self, raw: Tensor) -> None: ...
+    def set_raters(self, names: list[str], log_odds: Tensor) -> None: ...
+
+
+class RaterPrior(Config):
+    """What is expected of raters whose reliabilities are learnt."""
+
+    right: float = Field(default=4.0, gt=0)
+    """Before anything is known of a rater it is as if it had been seen right so many times,"""
+    wrong: float = Field(default=1.0, gt=0)
+    """and wrong so many times: a Beta prior. Less than `right`: it says which order is meant."""
+    judges: tuple[str, ...] = ()
+    """Raters of whom nothing is expected, AI judges say: what they are worth is learnt from all others."""
+    lr: float = Field(default=0.1, gt=0)
+    """Peak learning rate of their log-odds."""
 
 
 class Raters(NamedTuple):
@@ -48,6 +75,12 @@ def rater_of(example: Example) -> str:
     return str(example.info.get("rater") or "")
 
 
+def reliabilities(model: Scoring) -> dict[str, float]:
+    """How reliable each rater was found to be: 1 always right, 0.5 a coin, 0 always opposite."""
+    assert model.raters is not None
+    return dict(zip(model.rater_names, torch.sigmoid(model.raters.detach()).tolist(), strict=True))
+
+
 def rank_objective(loss: Callable[[Ranked], Tensor], centre: float, raters: Raters | None = None) -> Objective:
     """A loss over rankings, with centring where its coefficient is not 0, and with raters who are learnt about."""
 
@@ -83,6 +116,11 @@ def point_objective(loss: Callable[[Tensor, Tensor], Tensor]) -> Objective:
         return [Term("point", values, "item")], [Metric.mean("mean_reward", outputs.scores)]
 
     return objective
+
+
+def levelled(model: Scoring, scores: Tensor, labels: Tensor) -> Tensor:
+    assert model.cuts is not None
+    return ordinal(scores, labels.long(), ordered_cuts(model.cuts))
 
 
 def laid_out(scores: Tensor, batch: Batch) -> Ranked:

@@ -57,7 +57,7 @@ class PreferenceSource(Config):
         return self
 
 
-Source = Annotated[PreferenceSource, BeforeValidator(as_source)]
+AnyPreference = Annotated[PreferenceSource, BeforeValidator(as_source)]
 
 
 def make_preference(source: PreferenceSource, policy: Policy, *, max_tokens: int = 16384) -> Preference:
@@ -81,7 +81,7 @@ def preferred_by_model(
     model: ScalarModel, a: Sequence[Rollout], b: Sequence[Rollout], *, max_tokens: int
 ) -> list[float | None]:
     """sigma(f(b, a) - f(a, b)), f the score of a row's second answer: P + P^T = 1, and a = b gives 1/2."""
-    stop = int(model.tokenizer.eos_token_id)
+    stop = model.separator
     pairs = zip(a, b, strict=True)
     rows = [[one_after_another(y, x, stop=stop), one_after_another(x, y, stop=stop)] for x, y in pairs]
     scores = evaluate(model, collate(rows), max_tokens=max_tokens).scores
@@ -100,9 +100,7 @@ def preferred_by_score(
     return torch.sigmoid((first - second).double()).tolist()
 
 
-def preferred_by_function(
-    asked: Reward, name: str, a: Sequence[Rollout], b: Sequence[Rollout]
-) -> list[float | None]:
+def preferred_by_function(asked: Reward, name: str, a: Sequence[Rollout], b: Sequence[Rollout]) -> list[float | None]:
     """Raises ValueError for what is no probability."""
     both = [replace(x, info={**x.info, AGAINST: y.text}) for x, y in zip(a, b, strict=True)]
     values = [score.value for score in asked(both)]

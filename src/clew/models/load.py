@@ -68,8 +68,20 @@ def make_policy(
 def load_judge(path: str, policy: Policy, *, device: Device = "auto") -> ScalarModel:
     """A trained reward model that is to score this policy's tokens.
 
-    Raises ValueError for a language model, whose head would be random, and for another tokenizer.
+    Raises ValueError for a language model, whose head would be random, for a preference model, which scores no answer
+    alone, and for another tokenizer.
     """
+    model = load_comparing(path, policy, device=device)
+    if model.reads_pairs:
+        raise ValueError(
+            f"{path} is a preference model, which compares two answers and scores none alone; train a reward model "
+            "with `clew reward`, `reads: answers`, or give this one to `clew nash`"
+        )
+    return model
+
+
+def load_comparing(path: str, policy: Policy, *, device: Device = "auto") -> ScalarModel:
+    """A preference model, or a reward model, whose scores can be compared. Raises ValueError as `load_judge` does."""
     if not is_scalar(path):
         raise ValueError(
             f"{path} is no reward model: its architecture is {_config(path).architectures} and its head would be "

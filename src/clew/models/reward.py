@@ -34,6 +34,8 @@ class ScalarModel(nn.Module):
         """Log-odds [R] of each rater being right, where they were learnt with the scores."""
         self.rater_names: list[str] = []
         self.centre, self.scale = 0.0, 1.0
+        self.reads_pairs = False
+        """A preference model: rows hold two answers, and the score is of the second against the first."""
 
     @property
     def device(self) -> torch.device:
@@ -56,6 +58,14 @@ class ScalarModel(nn.Module):
     def head(self) -> nn.Linear:
         return cast(nn.Linear, self.module.get_submodule("score"))
 
+    @property
+    def separator(self) -> int:
+        """The token between two answers in a row of a preference model. Raises ValueError without an EOS token."""
+        found = self.tokenizer.eos_token_id
+        if not isinstance(found, int):
+            raise ValueError(f"the tokenizer of {self.module.name_or_path} has no EOS token to part two answers with")
+        return found
+
     def checkpoint_activations(self) -> None:
         self.trunk.checkpoint_activations()
 
@@ -65,6 +75,7 @@ class ScalarModel(nn.Module):
         extra = {
             "centre": self.centre,
             "scale": self.scale,
+            "reads_pairs": self.reads_pairs,
             "cuts": None if self.cuts is None else self.cuts.tolist(),
             "raters": {} if self.raters is None else dict(zip(self.rater_names, self.raters.tolist(), strict=True)),
         }
@@ -78,11 +89,12 @@ class ScalarModel(nn.Module):
         self.load_extra(folder)
 
     def load_extra(self, folder: Path) -> None:
-        """Centre, scale and cut points, where the folder has them."""
+        """Centre, scale, cut points and what else is known of it, where the folder has them."""
         file = folder / "clew.json"
         if file.exists():
             extra = json.loads(file.read_text())
             self.centre, self.scale = extra["centre"], extra["scale"]
+            self.reads_pairs = extra.get("reads_pairs", False)
             if extra["cuts"] is not None:
                 self.set_cuts(torch.tensor(extra["cuts"]))
             if known := extra.get("raters"):

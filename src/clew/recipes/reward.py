@@ -2,24 +2,36 @@
 
 from collections import Counter
 from functools import partial
-from typing import Annotated, Protocol
+from typing import Annotated, Literal, Self
 
 import torch
-from pydantic import Field
-from torch import Tensor, nn
+from pydantic import Field, model_validator
 
 from clew.batch import Model, Objective, evaluate
-from clew.config import Choice, Config, ConfigError, ModelName, bound_to
+from clew.config import Choice, ConfigError, ModelName, bound_to
 from clew.data.chat import Codec, Encoding, Item
+from clew.data.pairs import against_each_other
 from clew.data.sources import Source, load_examples, step_indices
 from clew.evaluate.calibration import described
-from clew.judgements import Raters, laid_out, make_batch, ordered, point_objective, rank_objective, rater_of
+from clew.judgements import (
+    RaterPrior,
+    Raters,
+    Scoring,
+    laid_out,
+    levelled,
+    make_batch,
+    ordered,
+    point_objective,
+    rank_objective,
+    rater_of,
+    reliabilities,
+)
 from clew.learn.checkpoint import TrainState
 from clew.learn.finetuning import HeldOut, start_scalar, take_result
 from clew.learn.invariants import check_rows
 from clew.learn.learner import Learner, Optimiser, Part
 from clew.losses.rank import RANK_LOSSES
-from clew.losses.single import POINT_LOSSES, ordered_cuts, ordinal
+from clew.losses.single import POINT_LOSSES, ordinal
 from clew.models.load import merged
 from clew.models.reload import check_reload
 from clew.models.reward import ScalarModel
@@ -29,44 +41,34 @@ from clew.track import trackers
 LOSSES = {**RANK_LOSSES, **POINT_LOSSES, "ordinal": ordinal}
 
 
-class Scoring(Model, Protocol):
-    """A model with scores and, where its labels are levels, raw cut points; where raters err, log-odds of each."""
-
-    cuts: nn.Parameter | None
-    raters: nn.Parameter | None
-    rater_names: list[str]
-
-    def set_cuts(self, raw: Tensor) -> None: ...
-    def set_raters(self, names: list[str], log_odds: Tensor) -> None: ...
-
-
-class RaterConfig(Config):
-    right: float = Field(default=4.0, gt=0)
-    """Before anything is known of a rater it is as if it had been seen right so many times,"""
-    wrong: float = Field(default=1.0, gt=0)
-    """and wrong so many times: a Beta prior. Less than `right`: it says which order is meant."""
-    judges: tuple[str, ...] = ()
-    """Raters of whom nothing is expected, AI judges say: what they are worth is learnt from all others."""
-    lr: float = Field(default=0.1, gt=0)
-    """Peak learning rate of their log-odds."""
-
-
 class RewardConfig(HeldOut):
     model: ModelName
     """Folder or hub name: of the SFT model, or of a reward model to go on with."""
     data: Source
     """Pairs or rankings; single answers with a label for ratings and thumbs."""
+    reads: Literal["answers", "pairs"] = "answers"
+    """answers: scores each alone. pairs: a preference model, which reads two answers together and says which is better;
+    its preferences may go in circles."""
     reference: Source | None = None
     """Answers whose mean score is to be 0 and spread 1 afterwards; the first training answers when absent."""
     encoding: Encoding = Encoding()
     loss: Annotated[Choice, bound_to(LOSSES)] = Choice(name="bradley_terry")
     """bradley_terry, all_pairs, plackett_luce, mixed_uniform; crowd_bt where a column `rater` says who judged;
     regression, huber, thumbs, ordinal for single answers."""
-    raters: RaterConfig = RaterConfig()
+    raters: RaterPrior = RaterPrior()
     """Of crowd_bt."""
     centring: float = Field(default=0.0, ge=0)
     """Coefficient of (sum of an item's scores)^2."""
     learner: Optimiser = Optimiser(lr=1e-5, warmup=0.03)
+
+    @model_validator(mode="after")
+    def _of_one_kind(self) -> Self:
+        if self.reads == "pairs" and (self.reference or self.centring or self.loss.name in {*POINT_LOSSES, "ordinal"}):
+            raise ValueError(
+                f"reads: pairs learns from comparisons, and scores have no offset; got loss: {self.loss.name}, centring: "
+                f"{self.centring:g}, reference: {self.reference}; choose bradley_terry, and neither of the others"
+            )
+        return self
 
 
 def run(config: RewardConfig) -> None:
@@ -75,16 +77,17 @@ def run(config: RewardConfig) -> None:
             return
         model = start_scalar(config, config.model, config.lora)
         codec = Codec(model.tokenizer, config.encoding, run.note)
-        items = codec.answers(load_examples(config.data))
+        model.reads_pairs = config.reads == "pairs"
+        items = read(codec, config.data, model)
         check_rows([row for _, rows in items for row in rows], codec.stops(), model.trunk.context)
-        held = measurable(codec.answers(load_examples(config.heldout)), config) if config.heldout else []
+        held = measurable(read(codec, config.heldout, model), config) if config.heldout else []
         run.note(f"reward: {len(items)} to train on, {len(held)} held out; encoded: {codec.summary()}")
         train(model, items, held, config, run)
         take_result(config, model, run)
         model = merged(model, run.model_folder)
         model.trunk.precision = "fp32"  # what is saved is judged as it will be loaded
-        reference = codec.answers(load_examples(config.reference)) if config.reference else items[:512]
-        normalise(model, reference, config)
+        if config.reads == "answers":
+            normalise(model, read(codec, config.reference, model) if config.reference else items[:512], config)
         model.save(run.model_folder)
         check_reload(model, [row for _, rows in items[:4] for row in rows], run.model_folder)
         found = {"heldout": judged(model, held, config)} if held else {}
@@ -92,6 +95,16 @@ def run(config: RewardConfig) -> None:
         if found:
             run.write("result.json", found)
         run.finish()
+
+
+def read(codec: Codec, source: Source, model: ScalarModel) -> list[Item]:
+    items = codec.answers(load_examples(source))
+    if not model.reads_pairs:
+        return items
+    pairs = against_each_other(items, stop=model.separator)
+    if not pairs:
+        raise ConfigError(f"reads: pairs compares answers; {source.path} has no two of which one is better")
+    return pairs
 
 
 def train(model: Scoring, items: list[Item], held: list[Item], config: RewardConfig, run: Loop) -> None:
@@ -130,11 +143,6 @@ def make_objective(model: Scoring, items: list[Item], config: RewardConfig) -> O
     return rank_objective(config.loss.bind(RANK_LOSSES), config.centring, raters)
 
 
-def levelled(model: Scoring, scores: Tensor, labels: Tensor) -> Tensor:
-    assert model.cuts is not None
-    return ordinal(scores, labels.long(), ordered_cuts(model.cuts))
-
-
 def meet_raters(model: Scoring, items: list[Item], config: RewardConfig) -> Raters:
     """The raters of the rows, known to the model from now on as what the prior expects of them.
 
@@ -159,12 +167,6 @@ def meet_raters(model: Scoring, items: list[Item], config: RewardConfig) -> Rate
     assert model.raters is not None
     count = torch.tensor([votes[name] for name in names]).clamp(min=1e-6)
     return Raters(model.raters, *(x.to(model.raters.device) for x in (right, wrong, count)))
-
-
-def reliabilities(model: Scoring) -> dict[str, float]:
-    """How reliable each rater was found to be: 1 always right, 0.5 a coin, 0 always opposite."""
-    assert model.raters is not None
-    return dict(zip(model.rater_names, torch.sigmoid(model.raters.detach()).tolist(), strict=True))
 
 
 def measurable(items: list[Item], config: RewardConfig) -> list[Item]:
