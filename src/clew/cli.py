@@ -163,6 +163,7 @@ RECIPE_HELP = {
     "reward": "Train a reward model.",
     "preference": "DPO and its family, KTO.",
     "online": "Online and iterative DPO from any reward, SPIN.",
+    "nash": "Nash-MD, Nash-EMA and self-play from pairwise preferences.",
     "distill": "Context distillation: speak without a context as a teacher does with it.",
     "cgpo": "CGPO: tasks with rewards, constraint judges and optimisers of their own.",
     "rl": "PPO, GRPO, RLOO, A2C from any reward.",

@@ -32,8 +32,8 @@ from clew.config import Config, ConfigError, apply_overrides, build, check_input
 from clew.durable import write_durably
 
 RECIPES = (
-    "prepare", "pretrain", "sft", "distill", "label", "ask", "reward", "preference", "online", "cgpo", "rl", "evaluate",
-    "report",
+    "prepare", "pretrain", "sft", "distill", "label", "ask", "reward", "preference", "online", "nash", "cgpo", "rl",
+    "evaluate", "report",
 )  # fmt: skip
 
 REFERENCE = re.compile(r"^@([\w-]+)(?=/|$)")
