@@ -94,7 +94,7 @@ class Member:
     """Columns of the data: asked about prompts with these values alone."""
 
     def asks(self, rollout: Rollout) -> bool:
-        return all(_column(rollout, name) in _several(wanted) for name, wanted in self.only.items())
+        return not self.only or all(_column(rollout, name) in _several(wanted) for name, wanted in self.only.items())
 
     def bounded(self, value: float, rollout: Rollout) -> float:
         if self.is_probability:
@@ -158,6 +158,8 @@ class Combined:
         return [Score(next(found) if k else None, p) for k, p in zip(known, parts, strict=True)]
 
     def _check(self, rollouts: Sequence[Rollout]) -> None:
+        if not all(member.only for member in self._members):
+            return
         for rollout in rollouts:
             if not any(member.asks(rollout) for member in self._members):
                 wanted = ", ".join(str(dict(member.only)) for member in self._members)
