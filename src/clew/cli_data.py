@@ -98,6 +98,25 @@ def filter_file(
     raise typer.Exit(1 if found.refused or not result.kept else 0)
 
 
+@app.command("binarise")
+def binarise_file(
+    file: Annotated[str, typer.Argument(help="Pairs, rankings, or answers with votes.")],
+    out: Annotated[Path, typer.Argument(help="JSONL of pairs for `clew reward`.")],
+    good: Annotated[str, typer.Option(help="The mark of the better answer of two.")] = "GOOD: ",
+    bad: Annotated[str, typer.Option(help="The mark of the worse one.")] = "BAD: ",
+    columns: Columns = None,
+) -> None:
+    """Pretrain a preference model: pairs of an answer with itself, marked as good and as bad.
+
+    Train `clew reward` on them first, and on human comparisons from its model on.
+    """
+    from clew.data import binarised
+    from clew.feedback.export import write_rows
+
+    rows = list(binarised.rows(path=file, good=good, bad=bad, columns=named(columns)))
+    typer.echo(f"{write_rows(out, rows):7} rows written to {out}")
+
+
 def _refused(screen: Console, found: "Survey") -> None:
     """What is wrong with rows, once where it is the same."""
     from clew.data.check import SHOWN, rows_named

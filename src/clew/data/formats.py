@@ -13,6 +13,7 @@ from clew.data.columns import as_text, cut_places, entries, number, string
 from clew.data.example import Example, Row, in_steps, prompt_id, ranked
 from clew.data.guess import advice
 from clew.data.messages import as_tools
+from clew.data.votes import voted
 from clew.types import Message, Role, Text
 
 
@@ -265,6 +266,8 @@ FORMATS = (
            ("context", "completions"), _ranking),
     Format("ranking of K (Nectar)", "a prompt and K answers, each with its rank, 1 the best",
            ("prompt", "answers"), foreign.ranked_answers),
+    Format("ranking of K by votes (Stack Exchange)", "a question and answers with votes or pm_score; two or more rank",
+           ("question", "answers"), voted),
     Format("ranking of K (OASST tree)", "a tree of turns; every turn with ranked replies is a ranking",
            ("message_tree_id", "prompt"), foreign.tree),
     Format("ranking of four (fine-grained RLHF)", "four answers with all pairwise preferences, ranked by wins",
