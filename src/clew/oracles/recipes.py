@@ -19,6 +19,7 @@ from clew.feedback.raters import honest, length_biased
 from clew.feedback.records import Item, Task
 from clew.judges.score import RewardSource
 from clew.learn.learner import Learner, Optimiser, Part
+from clew.learn.trust_region import TrustRegion
 from clew.losses.token import nll
 from clew.models.remembered import Remembered
 from clew.oracles import exact
@@ -43,6 +44,8 @@ TREE = Tree(3, 3)
 BETA = 0.5
 FAST = Optimiser(lr=0.05, schedule="linear", clip=100.0, max_tokens=1 << 30)
 FASTER = Optimiser(lr=0.1, schedule="linear", clip=100.0, max_tokens=1 << 30)
+FASTEST = Optimiser(lr=0.2, schedule="linear", clip=100.0, max_tokens=1 << 30)
+SLOW: dict[str, Any] = {"steps": 200, "learner": FAST}
 NOWHERE = Source(path="an enumerable world")
 
 
@@ -69,6 +72,7 @@ class Rehearsal:
 class RehearsedStep(Step):
     def __init__(self, number: int) -> None:
         self.number = number
+        self.is_saved = False
         self.metrics: dict[str, float] = {}
 
     def journal(self, compute: Callable[[], list[dict[str, Any]]]) -> list[dict[str, Any]]:
@@ -83,12 +87,12 @@ def imitation() -> Iterator[Result]:
     data = [row for row, n in zip(TREE.rows(), counts, strict=True) for _ in range(n)]
     target = torch.tensor(counts / counts.sum()).log()
     says = "the distribution of the data"
-    shared: dict[str, Any] = {"out": "", "data": NOWHERE, "batch": len(data), "learner": FAST}
+    shared: dict[str, Any] = {"out": "", "data": NOWHERE, "batch": len(data), "learner": FASTER}
     policy = TablePolicy(TREE)
-    sft.train(policy, data, [], sft.SFT(model="", steps=400, **shared), Rehearsal())
+    sft.train(policy, data, [], sft.SFT(model="", steps=200, **shared), Rehearsal())
     yield Result("recipe sft", says, total_variation(policy.sequence_logps(), target), 2e-3)
     policy = TablePolicy(TREE)
-    pretrain.train(policy, data, pretrain.Pretrain(steps=400, **shared), Rehearsal())
+    pretrain.train(policy, data, pretrain.Pretrain(steps=200, **shared), Rehearsal())
     yield Result("recipe pretrain", says, total_variation(policy.sequence_logps(), target), 2e-3)
 
     # Half as many optimiser steps with the two halves of the data as micro-batches, averaged the wrong way.
@@ -98,7 +102,7 @@ def imitation() -> Iterator[Result]:
     policy = TablePolicy(TREE)
     shifted = [Encoded(r.tokens, [False, *r.mask[:1], *r.mask[1:-1]], True) for r in data]
     late = [row for row in shifted if any(row.mask)]
-    sft.train(policy, late, [], sft.SFT(model="", steps=400, **shared), Rehearsal())
+    sft.train(policy, late, [], sft.SFT(model="", steps=200, **shared), Rehearsal())
     yield Result("mask one token late", says, total_variation(policy.sequence_logps(), target), 2e-3, wrong=True)
 
 
@@ -118,8 +122,8 @@ def preferences() -> Iterator[Result]:
         "model": "",
         "data": NOWHERE,
         "batch": len(items),
-        "epochs": 400,
-        "learner": FAST,
+        "epochs": 200,
+        "learner": FASTER,
     }
     for name, target, says in (
         ("dpo", exact.rlhf_optimum(ref, truth, BETA), "ref exp(r / beta)"),
@@ -149,10 +153,11 @@ def reinforcement() -> Iterator[Result]:
 
     in_reward = KL(coefficient=BETA)
     ppo: dict[str, Any] = {
-        "critic": Critic(model="", learner=FAST),
+        "critic": Critic(model="", learner=FASTER),
         "advantages": choice("gae", lam=0.95),
         "epochs": 2,
         "minibatches": 2,
+        "steps": 60,
     }
     single: dict[str, Any] = {"group": 1, "loss": Choice(name="reinforce")}
     rloo: dict[str, Any] = {"group": 4, "advantages": Choice(name="leave_one_out")}
@@ -164,6 +169,12 @@ def reinforcement() -> Iterator[Result]:
     yield Result("recipe rl: RLOO, KL in the loss", says, gap(_trained(reference, truth, in_loss, **rloo)), 3e-3)
     baseline = _trained(reference, truth, in_reward, advantages=Choice(name="batch_mean"), **single)
     yield Result("recipe rl: REINFORCE with baseline", says, gap(baseline), 3e-3)
+    for name, more in (("ReMax", "minus_greedy"), ("REINFORCE++", "to_go")):
+        policy = _trained(reference, truth, in_reward, advantages=Choice(name=more), **single)
+        yield Result(f"recipe rl: {name}", says, gap(policy), 3e-3)
+    natural = TrustRegion(max_kl=0.01, iterations=5)
+    trpo = _trained(reference, truth, in_reward, trust_region=natural, steps=60, **rloo)
+    yield Result("recipe rl: TRPO", says, gap(trpo), 3e-3)
     dr_grpo: dict[str, Any] = {"group": 4, "advantages": Choice(name="group_mean"), "averaging": "fixed"}
     yield Result("recipe rl: Dr. GRPO", says, gap(_trained(reference, truth, in_reward, **dr_grpo)), 3e-3)
 
@@ -178,9 +189,10 @@ def reinforcement() -> Iterator[Result]:
     free = KL(coefficient=0.0)
     for name, more in (
         ("GRPO", {"averaging": "sequence"}),
-        ("DAPO", {"averaging": "token", "loss": choice("clipped", low=0.2, high=0.28)}),
+        ("DAPO", {"averaging": "token", "loss": choice("clipped", low=0.2, high=0.28), "draws": 2}),
+        ("GSPO", {"averaging": "sequence", "ratio": "sequence"}),
     ):
-        normalised = {"group": 8, "advantages": Choice(name="group_normalised"), "learner": FASTER, **more}
+        normalised = {"group": 8, "advantages": Choice(name="group_normalised"), "learner": FASTEST, **more}
         policy = _trained(reference, truth, free, **normalised)
         lost = 1 - float(policy.sequence_logps().detach().exp()[truth.argmax()])
         yield Result(f"recipe rl: {name}, no KL", "all mass on the best answer", lost, 2e-2)
@@ -210,7 +222,7 @@ def controllers() -> Iterator[Result]:
     for controller in ("adaptive", "dual"):
         steered = KL(coefficient=0.3, target=target, controller=controller, horizon=4000.0)
         run = Rehearsal()
-        _trained(reference, truth, steered, run, group=4, advantages=Choice(name="leave_one_out"))
+        _trained(reference, truth, steered, run, group=4, advantages=Choice(name="leave_one_out"), **SLOW)
         late = [float(step["objective/kl"]) for step in run.history[-50:]]
         yield Result(f"KL controller, {controller}", "KL(pi || ref) = target", abs(float(np.mean(late)) - target), 0.04)
 
@@ -224,12 +236,12 @@ def _trained(
     drawn_at: float | None = None,
     **more: Any,
 ) -> TablePolicy:
-    """A policy after 200 steps of the recipe, 256 rollouts a step."""
+    """A policy after 100 steps of the recipe or as many as are asked for, 256 rollouts a step."""
     tree = reference.tree
     policy = TablePolicy(tree, reference.logits.detach())
     config = rl.RL(
-        out="", model="", data=NOWHERE, reward=(RewardSource(model=""),), steps=200, max_tokens=tree.depth, kl=kl,
-        prompts=256 // more.get("group", 1), **{"learner": FAST, **more},
+        out="", model="", data=NOWHERE, reward=(RewardSource(model=""),), max_tokens=tree.depth, kl=kl,
+        prompts=256 // more.get("group", 1), **{"learner": FASTER, "steps": 100, **more},
     )  # fmt: skip
     critic = TableValue(tree) if config.critic else None
     engine = TableEngine(policy, drawn_at=drawn_at)
@@ -268,8 +280,8 @@ def continued_pretraining() -> Iterator[Result]:
     texts = [row for row, n in zip(arms.rows(), counts.tolist(), strict=True) for _ in range(n)]
     policy = TablePolicy(arms, reference.logits.detach())
     config = rl.RL(
-        out="", model="", data=NOWHERE, reward=(RewardSource(model=""),), steps=250, prompts=64, group=4, max_tokens=1,
-        advantages=Choice(name="leave_one_out"), kl=KL(coefficient=BETA), learner=FAST,
+        out="", model="", data=NOWHERE, reward=(RewardSource(model=""),), steps=150, prompts=64, group=4, max_tokens=1,
+        advantages=Choice(name="leave_one_out"), kl=KL(coefficient=BETA), learner=FASTER,
         ptx=PTX(data=NOWHERE, coefficient=gamma, batch=len(texts)),
     )  # fmt: skip
     prompts = [Prompt(str(i), (arms.start,), "") for i in range(64)]
