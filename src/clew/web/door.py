@@ -27,7 +27,6 @@ class Me(BaseModel):
     pseudonym: str
     name: str
     role: str
-    keymap: dict[str, str]
 
 
 anybody = APIRouter()
@@ -76,4 +75,4 @@ def log_out(
 
 @door.get("/me")
 def me(caller: Caller) -> Me:
-    return Me(pseudonym=caller.pseudonym, name=caller.name, role=caller.role, keymap={})
+    return Me(pseudonym=caller.pseudonym, name=caller.name, role=caller.role)

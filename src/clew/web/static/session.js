@@ -2,7 +2,7 @@
 
 import { get, post, remove } from "./api.js";
 
-/** Who is here: {pseudonym, role, keymap}. Throws the ApiError of /me where nobody is signed in. */
+/** Who is here: {pseudonym, name, role}. Throws the ApiError of /me where nobody is signed in. */
 export async function signIn() {
   const token = new URLSearchParams(location.hash.slice(1)).get("token");
   if (token) {
