@@ -304,7 +304,9 @@ def _fields_at(kind: type[BaseModel], path: list[str]) -> dict[str, FieldInfo]:
     """Fields of the model that `path` leads to."""
     for name in path:
         field = kind.model_fields.get(name)
-        annotation = field.annotation if field else None
+        if field is None:  # a place in a list, or a name in a mapping
+            continue
+        annotation = field.annotation
         inner = [a for a in (annotation, *getattr(annotation, "__args__", ())) if isinstance(a, type)]
         models = [a for a in inner if issubclass(a, BaseModel)]
         if not models:

@@ -28,6 +28,8 @@ def length(
     unit: Literal["words", "characters"] = "words",
 ) -> list[bool]:
     """At least, and at most, so many words between white space, or characters."""
+    if not isinstance(least, int) or not isinstance(most, int | None):
+        raise ValueError(f"length: least and most are whole numbers; got {least!r} and {most!r}")
     if unit not in ("words", "characters"):
         raise ValueError(f"length counts words or characters; got unit {unit!r}")
     if most is not None and most < least:
