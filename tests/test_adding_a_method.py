@@ -29,7 +29,7 @@ def test_a_new_pair_loss_touches_two_files_and_twenty_lines_at_most(tmp_path):
 
     shutil.copytree(ROOT / "src", tmp_path / "src", ignore=shutil.ignore_patterns("__pycache__"))
     (tmp_path / "change.diff").write_text(found[1])
-    subprocess.run(["git", "apply", "--recount", "change.diff"], cwd=tmp_path, check=True)
+    subprocess.run(["git", "apply", "change.diff"], cwd=tmp_path, check=True)
     environment = {**os.environ, "PYTHONPATH": str(tmp_path / "src"), "OMP_NUM_THREADS": "1"}
     told = subprocess.run(
         [sys.executable, "-c", TRIED], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
