@@ -236,7 +236,7 @@ ROWS = {
 }
 
 
-@pytest.mark.parametrize("name", ["dpo", "instructgpt"])
+@pytest.mark.parametrize("name", ["dpo"])
 def test_shipped_pipelines_read_the_files_they_are_given_and_no_others(name, folder):
     overrides = command_of(name)
     for kind, row in ROWS.items():
