@@ -46,7 +46,7 @@ class Pair(NamedTuple):
 
 
 def best_against_worst(scores: Sequence[float], labels: Labels, rng: np.random.Generator) -> Pair | None:
-    """The pair that the scores of a prompt's answers give: of equals the first; None where ties are left out.
+    """The pair that a prompt's scores give, of equals the first best and the last worst; None where ties are left out.
 
     Which two are compared depends on the scores alone and not on how the label falls, so that Bradley-Terry labels
     keep the optimum of the loss.

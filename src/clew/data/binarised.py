@@ -30,7 +30,7 @@ def binarised(example: Example, *, good: str = GOOD, bad: str = BAD) -> list[Exa
 def rows(
     *, path: str, good: str = GOOD, bad: str = BAD, columns: Mapping[str, str] | None = None
 ) -> Iterator[dict[str, Any]]:
-    """The binarised rows of a file, for the recipe `prepare`. Raises ValueError when it has neither pairs nor rankings."""
+    """The binarised rows of a file, for `prepare`. Raises ValueError when it has neither pairs nor rankings."""
     num = 0
     for example in load_examples(Source(path=path, columns=dict(columns or {}))):
         for item in binarised(example, good=good, bad=bad):

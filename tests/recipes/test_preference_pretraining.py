@@ -1,0 +1,93 @@
+"""A preference model pretrained on public votes needs fewer of people's comparisons: same seeds, same pairs, held out."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from clew.data import binarised, grammar
+
+from .conftest import BASE, run_recipe, write
+
+SEEDS = 5
+
+
+def judged(num: int, seed: int) -> list[tuple[dict[str, str], float]]:
+    rows = list(grammar.demonstrations(num=num, seed=seed))
+    worth = grammar.gold([r["prompt"] for r in rows], [r["completion"] for r in rows])
+    return list(zip(rows, worth, strict=True))
+
+
+def pairs(num: int, seed: int) -> list[dict[str, str]]:
+    """What people say: of two answers the one that is worth more."""
+    found = []
+    answers = judged(2 * num, seed)
+    for (a, x), (b, y) in zip(answers[::2], answers[1::2], strict=True):
+        better, worse = (a, b) if x > y else (b, a)
+        if x != y:
+            found.append({"prompt": a["prompt"], "chosen": better["completion"], "rejected": worse["completion"]})
+    return found
+
+
+def votes(num: int, seed: int) -> list[dict[str, Any]]:
+    """Questions with three answers, whose votes grow with their worth, noisily."""
+    answers, rng = judged(3 * num, seed), np.random.default_rng(seed)
+    rows = []
+    for start in range(0, 3 * num, 3):
+        three = [
+            {"text": row["completion"], "upvotes": int(2 ** max(0.0, worth + 2 + rng.normal() / 2))}
+            for row, worth in answers[start : start + 3]
+        ]
+        rows.append({"question": answers[start][0]["prompt"], "answers": three})
+    return rows
+
+
+def accuracy(folder: Path) -> float:
+    return json.loads((folder / "result.json").read_text())["heldout"]["accuracy"]
+
+
+def gains(model: str, folder: Path, seeds: int, pretraining: Any, few: dict[str, Any]) -> list[float]:
+    """Accuracy on held-out comparisons that pretraining adds to learning from sixteen pairs."""
+    test, found = write(folder / "test.jsonl", pairs(150, 99)), []
+    for seed in range(seeds):
+        human = write(folder / f"human-{seed}.jsonl", pairs(16, 500 + seed))
+        shared = {"encoding": {"max_length": 128}, "save_every": 1000, "seed": seed, "heldout": {"path": test}}
+        tuned = shared | {"data": {"path": human}, "batch": 16} | few
+        alone = run_recipe("reward", folder / f"alone-{seed}", tuned | {"model": model})
+        before = run_recipe("reward", folder / f"before-{seed}", shared | {"model": model} | pretraining(seed))
+        after = run_recipe("reward", folder / f"after-{seed}", tuned | {"model": str(before / "model")})
+        found.append(accuracy(after) - accuracy(alone))
+    return found
+
+
+def test_votes_make_up_for_few_comparisons(world, tmp_path, monkeypatch):
+    monkeypatch.setattr("clew.recipes.reward.check_reload", lambda *a, **k: None)  # has its own test
+
+    def pretraining(seed):
+        data = {"path": write(tmp_path / f"votes-{seed}.jsonl", votes(120, 1000 + seed))}
+        return {"data": data, "batch": 16, "epochs": 2, "learner": {"lr": 1e-2}}
+
+    found = gains(world["model"], tmp_path, SEEDS, pretraining, {"epochs": 4, "learner": {"lr": 3e-3}})
+    assert min(found) > 0
+    assert np.mean(found) > 0.1
+
+
+@pytest.mark.slow
+def test_binarised_votes_do_as_well_where_the_model_can_tell_marks_apart(tmp_path, monkeypatch):
+    """Whether a mark fits an answer is a product of both: one layer of sixteen numbers does not learn it, two do."""
+    monkeypatch.setattr("clew.recipes.reward.check_reload", lambda *a, **k: None)
+    corpus = write(tmp_path / "corpus.jsonl", grammar.corpus(num=600, seed=0))
+    larger = {"model": {"width": 32, "layers": 2, "heads": 4, "context": 128}, "steps": 150, "data": {"path": corpus}}
+    base = run_recipe("pretrain", tmp_path / "base", BASE["pretrain"] | larger)
+
+    def pretraining(seed):
+        public = write(tmp_path / f"votes-{seed}.jsonl", votes(500, 1000 + seed))
+        marked = binarised.rows(path=public, good="splendid ", bad="dreadful ")
+        data = {"path": write(tmp_path / f"marked-{seed}.jsonl", marked)}
+        return {"data": data, "batch": 64, "epochs": 6, "learner": {"lr": 5e-3}}
+
+    found = gains(str(base / "model"), tmp_path, SEEDS, pretraining, {"epochs": 6, "learner": {"lr": 1e-3}})
+    assert np.mean(found) > 0.1
+    assert sum(gain > 0 for gain in found) >= SEEDS - 1
