@@ -16,7 +16,15 @@ from clew.losses.pair import PairLogps, dpo
 from clew.oracles import exact
 from clew.oracles.recipes import NOWHERE, Rehearsal, choice
 from clew.oracles.result import Result, gradient, minimise
-from clew.oracles.worlds import TableEngine, TablePolicy, Tree, random_logits, random_rewards, total_variation
+from clew.oracles.worlds import (
+    TableEngine,
+    TablePolicy,
+    Tree,
+    random_logits,
+    random_rewards,
+    table_of,
+    total_variation,
+)
 from clew.pairwise import pair_objective
 from clew.recipes import online
 from clew.types import Prompt, Rollout, Score
@@ -76,7 +84,7 @@ def online_dpo() -> Iterator[Result]:
     ref, judged = reference.sequence_logps().detach(), exact.bradley_terry(truth)
     target, says = exact.rlhf_optimum(ref, truth, BETA), "ref exp(r / beta)"
     loss = partial(dpo, beta=BETA)
-    there = _at(reference, target)
+    there = table_of(TREE, target)
     law = (target[:, None] + target[None, :]).exp() * judged
     slope = gradient(there, Part(population(TREE, law, ref), pair_objective(loss)))
     yield Result(
@@ -103,18 +111,6 @@ def dpo_of_means(pair: PairLogps, *, beta: float) -> Tensor:
     """What becomes of DPO when log-ratios are averaged over tokens."""
     gap = pair.chosen_ratio / pair.chosen_length - pair.rejected_ratio / pair.rejected_length
     return -torch.nn.functional.logsigmoid(beta * gap)
-
-
-def _at(start: TablePolicy, target: Tensor) -> TablePolicy:
-    """The table whose sequences have these log-probabilities."""
-    policy = TablePolicy(start.tree, start.logits.detach())
-    rows = collate([[row] for row in start.tree.rows()])
-    states, tokens = start.tree.states(rows), rows.tokens.clamp(max=start.tree.vocab - 1)
-    mass = torch.zeros_like(policy.logits)
-    for probability, state, token, mask in zip(target.exp(), states, tokens, rows.mask, strict=True):
-        mass.index_put_((state[mask], token[mask]), probability, accumulate=True)
-    policy.logits.data = torch.where(mass > 0, mass, 1.0).log()
-    return policy
 
 
 def _through_the_sampling_law(reference: TablePolicy, judged: Tensor, loss: partial[Tensor]) -> TablePolicy:
@@ -166,7 +162,7 @@ def spin() -> Iterator[Result]:
         law = (data[:, None] + opponent[None, :]).exp()
         return Part(population(TREE, law, ref), pair_objective(partial(dpo, beta=lam)))
 
-    slope = gradient(_at(start, data), part(data, data, 0.1))
+    slope = gradient(table_of(TREE, data), part(data, data, 0.1))
     yield Result("spin at the data's distribution", "no gradient on average", float(slope.abs().max()), 1e-12)
 
     def after(rounds: int, lam: float, *, kept: bool = False) -> Tensor:

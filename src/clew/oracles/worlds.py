@@ -204,6 +204,17 @@ class TableEngine:
         )
 
 
+def table_of(tree: Tree, target: Tensor) -> TablePolicy:
+    """The table whose sequences have these log-probabilities [N]."""
+    policy, batch = TablePolicy(tree), collate([[row] for row in tree.rows()])
+    states, tokens = tree.states(batch), batch.tokens.clamp(max=tree.vocab - 1)
+    mass = torch.zeros_like(policy.logits)
+    for probability, state, token, mask in zip(target.exp(), states, tokens, batch.mask, strict=True):
+        mass.index_put_((state[mask], token[mask]), probability, accumulate=True)
+    policy.logits.data = torch.where(mass > 0, mass, 1.0).log()
+    return policy
+
+
 def total_variation(logp: Tensor, target: Tensor) -> float:
     """Half the L1 distance of two distributions, given as log-probabilities [N]."""
     return float((logp.detach().exp() - target.exp()).abs().sum() / 2)
