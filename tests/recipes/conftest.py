@@ -80,6 +80,18 @@ BASE: dict[str, dict[str, Any]] = {
         "steps": 8, "prompts": 8, "max_tokens": 16, "epochs": 2, "minibatches": 2, "whiten_advantages": True,
         "learner": {"lr": 1e-3, "schedule": "constant"}, "save_every": 3, "kl": {"coefficient": 0.1, "target": 2.0},
     },
+    "online": {
+        "steps": 8, "prompts": 8, "max_tokens": 16, "reward": [{"function": "clew.data.grammar:gold"}], "label": "drawn",
+        "round": 3, "sampler": "round", "anchor": "round", "learner": {"lr": 1e-3}, "save_every": 3,
+    },
+    "distill": {
+        "context": "everyone hated the soup . ", "texts": "teacher", "epochs": 1, "batch": 8, "max_tokens": 16,
+        "learner": {"lr": 3e-3}, "save_every": 3,
+    },
+    "nash": {
+        "steps": 8, "prompts": 4, "max_tokens": 16, "preference": "tests.recipes.test_nash:fewer_words", "tau": 0.05,
+        "opponent": "average", "decay": 0.8, "learner": {"lr": 1e-3, "schedule": "constant"}, "save_every": 3,
+    },
     "label": {
         "batch": 16, "answers": 4, "sampling": {"max_tokens": 16}, "gold": "clew.data.grammar:gold", "overlap": 2,
         "raters": [{"rater": "honest", "num": 2}, {"rater": {"name": "troll", "malice": 0.5}}],

@@ -5,7 +5,7 @@ from torch import Tensor
 
 
 def forward_kl(teacher: Tensor, student: Tensor) -> Tensor:
-    """KL(teacher || student) = sum_v p_v (log p_v - log q_v): context distillation (arXiv 2112.00861, sec. 2.2).
+    """KL(teacher || student) = sum_v p_v (log p_v - log q_v): context distillation (arXiv 2112.00861).
 
     Where the student has to stand for several teachers, its minimum is their mean; of the other direction it is their
     geometric mean. Tokens that the teacher never says cost nothing.
