@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -86,9 +87,20 @@ def almost_right(draw):
     return row
 
 
-@settings(max_examples=2000, deadline=None, derandomize=True)
+@settings(max_examples=300, deadline=None, derandomize=True)
 @given(ROWS | almost_right())
 def test_any_row_is_read_or_refused(row):
+    is_read_or_refused(row)
+
+
+@pytest.mark.slow
+@settings(max_examples=5000, deadline=None, derandomize=True)
+@given(ROWS | almost_right())
+def test_any_of_many_rows_is_read_or_refused(row):
+    is_read_or_refused(row)
+
+
+def is_read_or_refused(row):
     try:
         examples = parse_row(row, "row 1")
     except ValueError as error:

@@ -59,7 +59,7 @@ def test_two_items_worked_by_hand():
     assert bradley_terry([]) == {}
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(JUDGED, st.randoms(use_true_random=False))
 def test_order_direction_names_and_duplicates_do_not_matter(judged, random):
     base = bradley_terry(judged)

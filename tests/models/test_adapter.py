@@ -121,7 +121,7 @@ def test_a_reward_models_head_comes_back_with_its_adapters(model_folder, tmp_pat
     whole = merged(model, tmp_path / "model")
     whole.centre = 0.25
     whole.save(tmp_path / "model")
-    check_reload(model, ROWS, tmp_path / "model")  # a fresh process, plain transformers
+    check_reload(model, ROWS, tmp_path / "model")  # plain transformers
     torch.testing.assert_close(scores(load_scalar(str(tmp_path / "model" / "adapter"))), trained, atol=1e-5, rtol=0)
     assert load_scalar(str(tmp_path / "model" / "adapter")).centre == 0.25
 

@@ -40,7 +40,7 @@ def logits(folder, kind=AutoModelForCausalLM, **options):
         return kind.from_pretrained(folder, dtype=torch.float32, **options)(torch.tensor([[1, 5, 6, 7, 8]])).logits
 
 
-def test_an_exported_policy_is_the_run_and_says_what_it_is(runs, tmp_path, monkeypatch):
+def test_an_exported_policy_is_the_run_and_says_what_it_is(runs, tmp_path, monkeypatch, fresh_process):
     out = export(runs / "sft", tmp_path / "out")
     assert logits(out).equal(logits(runs / "sft" / "model"))
     assert AutoTokenizer.from_pretrained(out).eos_token == "</s>"

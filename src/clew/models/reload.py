@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -30,16 +31,7 @@ def check_reload(model: Model, rows: Sequence[TokenRow], folder: Path, *, tolera
     expected = batch.per_row(outputs.logps.cpu()) if outputs.logps is not None else outputs.scores
     assert expected is not None
     asked = [[list(row.tokens), row.mask.index(True) if any(row.mask) else len(row.mask)] for row in rows]
-    answer = subprocess.run(
-        [sys.executable, "-m", "clew.models.reload", str(folder)],
-        input=json.dumps(asked),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if answer.returncode:
-        raise ReloadMismatch(f"{folder} does not load in a fresh process: {answer.stderr[-400:]}")
-    found = torch.tensor(json.loads(answer.stdout))
+    found = torch.tensor(in_fresh_process(str(folder), asked))
     gap = (found - expected.cpu()).abs()
     if not bool((gap <= tolerance * expected.abs().max().cpu().clamp(min=1)).all()):
         worst = int(gap.argmax())
@@ -49,8 +41,17 @@ def check_reload(model: Model, rows: Sequence[TokenRow], folder: Path, *, tolera
         )
 
 
+def in_fresh_process(folder: str, rows: list[list[Any]]) -> list[float]:
+    """`said`, where nothing of clew has touched transformers."""
+    command = [sys.executable, "-m", "clew.models.reload", folder]
+    answer = subprocess.run(command, input=json.dumps(rows), capture_output=True, text=True, check=False)
+    if answer.returncode:
+        raise ReloadMismatch(f"{folder} does not load in a fresh process: {answer.stderr[-400:]}")
+    return json.loads(answer.stdout)
+
+
 @torch.no_grad()
-def _said(folder: str, rows: list[tuple[list[int], int]]) -> list[float]:
+def said(folder: str, rows: list[list[Any]]) -> list[float]:
     """By plain transformers, padded as anyone would pad: scores, or log-probability from each row's first place on."""
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
@@ -72,4 +73,4 @@ def _said(folder: str, rows: list[tuple[list[int], int]]) -> list[float]:
 
 
 if __name__ == "__main__":
-    json.dump(_said(sys.argv[1], json.load(sys.stdin)), sys.stdout)
+    json.dump(said(sys.argv[1], json.load(sys.stdin)), sys.stdout)
