@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from clew.batch import Model
+from clew.durable import read_rows
 from clew.learn.learner import Learner
 
 
@@ -24,8 +25,9 @@ class TrainState:
     """Learners, plain values and torch's generator, as one thing a run can save and load.
 
     `values` is mutable state of the recipe that survives with it: the KL coefficient, running means. `models` are
-    those that change without learning: a reference that moves. The first learner's model lies in the checkpoint
-    folder itself, so that `from_pretrained(checkpoint)` loads it; others lie in folders of their name.
+    those that change without learning: a reference that moves. `records` is what the recipe keeps of earlier steps,
+    lines of JSON. The first learner's model lies in the checkpoint folder itself, so that
+    `from_pretrained(checkpoint)` loads it; others lie in folders of their name.
     """
 
     def __init__(
@@ -33,10 +35,12 @@ class TrainState:
         learners: Mapping[str, Learner],
         values: dict[str, float] | None = None,
         models: Mapping[str, Model] | None = None,
+        records: list[dict[str, Any]] | None = None,
     ) -> None:
         self.learners = learners
         self.values = values if values is not None else {}
         self.models = models if models is not None else {}
+        self.records = records
 
     def num_bytes(self) -> tuple[int, int]:
         """Of a checkpoint, with AdamW's two numbers a parameter, and of the model that the run leaves, in float32."""
@@ -57,6 +61,8 @@ class TrainState:
         for name, model in self.models.items():
             cast(Stored, model).save(folder / name)
         save_file({"cpu": torch.get_rng_state()}, folder / "generator.safetensors")
+        if self.records is not None:
+            (folder / "records.jsonl").write_text("".join(json.dumps(record) + "\n" for record in self.records))
         (folder / "trainer_state.json").write_text(json.dumps({"learners": counts, "values": self.values}))
 
     def load(self, folder: Path) -> None:
@@ -69,4 +75,6 @@ class TrainState:
             cast(Stored, model).load(folder / name)
         self.values.clear()
         self.values.update(state["values"])
+        if self.records is not None:
+            self.records[:] = read_rows(folder / "records.jsonl")
         torch.set_rng_state(load_file(folder / "generator.safetensors")["cpu"])

@@ -9,6 +9,8 @@ from torch import Tensor
 from clew.batch import Batch, Model, evaluate
 from clew.config import Choice
 from clew.data.chat import Encoded
+from clew.data.collate import collate, pad
+from clew.types import Rollout
 
 Precision = Literal["fp32", "bf16"]
 
@@ -109,6 +111,13 @@ def check_rollouts(policy: Model, batch: Batch, *, max_tokens: int, precision: P
     check_same("log of the importance ratio at step 0", gap, gap * 0, tolerance=TOLERANCE[precision], why=why)
     if from_reference:
         check_reference(batch.per_row(logps.cpu()), batch.per_row(ref), batch.lengths(), precision=precision)
+
+
+def check_sampled(policy: Model, rollouts: Sequence[Rollout], *, max_tokens: int, precision: Precision) -> None:
+    """`check_rollouts` of rollouts that are not in a batch yet, without a reference."""
+    old = pad([r.logps for r in rollouts], 0.0)
+    batch = collate([[r] for r in rollouts]).with_extras(old_logps=old, ref_logps=old)
+    check_rollouts(policy, batch, max_tokens=max_tokens, precision=precision, from_reference=False)
 
 
 def check_loss_at_reference(losses: Tensor, expected: Tensor) -> None:

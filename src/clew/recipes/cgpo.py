@@ -12,7 +12,6 @@ from clew.batch import Model, mean_of
 from clew.config import Choice, Config, ModelName, bound_to
 from clew.constrained import judged_of, measured, of_task, part_of
 from clew.data.chat import Codec, Encoding
-from clew.data.collate import collate, pad
 from clew.data.example import best_alone
 from clew.data.sources import Source, load_examples, step_indices
 from clew.engines.baseline import WithBaseline, from_data, one_sample
@@ -22,7 +21,7 @@ from clew.judges.constraints import Judges, judged_reward
 from clew.judges.score import Sources, make_reward
 from clew.learn.checkpoint import TrainState
 from clew.learn.finetuning import FineTuning, start_policy
-from clew.learn.invariants import check_reference, check_rollouts
+from clew.learn.invariants import check_reference, check_sampled
 from clew.learn.learner import Learner, Optimiser
 from clew.losses.cgpo import OPTIMISERS
 from clew.models.load import merged
@@ -172,11 +171,8 @@ def check_step_0(
 ) -> None:
     """Sampling and learning agree on the distribution; where the run starts from its reference, on that too."""
     ours = [r for i, r in enumerate(rollouts) if (i + 1) % (task.answers + 1)]
-    old = pad([r.logps for r in ours], 0.0)
-    batch = collate([[r] for r in ours]).with_extras(old_logps=old, ref_logps=old)
-    check_rollouts(
-        policy, batch, max_tokens=config.learner.max_tokens, precision=config.precision, from_reference=False
-    )
+    check_sampled(policy, ours, max_tokens=config.learner.max_tokens, precision=config.precision)
     if config.reference is None:
         said = torch.stack([refs[id(r)] for r in ours])
-        check_reference(batch.per_row(old), said, batch.lengths(), precision=config.precision)
+        old, lengths = torch.tensor([[sum(r.logps), sum(r.mask)] for r in ours]).unbind(1)
+        check_reference(old, said, lengths, precision=config.precision)

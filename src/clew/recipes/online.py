@@ -9,7 +9,6 @@ from pydantic import Field, model_validator
 from clew.batch import Batch, Model, item_weights, mean_of
 from clew.config import Choice, ModelName, bound_to
 from clew.data.chat import Codec, Encoded, Encoding
-from clew.data.collate import collate, pad
 from clew.data.example import best_alone
 from clew.data.sources import Source, load_examples, step_indices
 from clew.engines.local import LocalEngine, Slots
@@ -17,7 +16,7 @@ from clew.experience import minibatches, sample_of, sampled, scored_groups
 from clew.judges.score import Sources, make_reward
 from clew.learn.checkpoint import TrainState
 from clew.learn.finetuning import FineTuning, start_policy
-from clew.learn.invariants import check_rollouts
+from clew.learn.invariants import check_sampled
 from clew.learn.learner import Learner, Optimiser, Part
 from clew.losses.pair import PAIR_LOSSES, REFERENCE_FREE
 from clew.models.load import merged
@@ -188,8 +187,6 @@ def unjudged(rollouts: Sequence[Rollout]) -> list[Score]:
 def check_step_0(policy: Model, rollouts: Sequence[Rollout], batch: Batch, config: Online) -> None:
     """Sampling and learning agree on the distribution; without one of its own, the reference is the policy too."""
     options: dict[str, Any] = {"max_tokens": config.learner.max_tokens, "precision": config.precision}
-    old = pad([r.logps for r in rollouts], 0.0)
-    drawn = collate([[r] for r in rollouts]).with_extras(old_logps=old, ref_logps=old)
-    check_rollouts(policy, drawn, from_reference=False, **options)
+    check_sampled(policy, rollouts, **options)
     if config.reference is None:
         check_at_reference(policy, config.loss.bind(PAIR_LOSSES), batch, **options)
