@@ -166,6 +166,7 @@ RECIPE_HELP = {
     "nash": "Nash-MD, Nash-EMA and self-play from pairwise preferences.",
     "distill": "Context distillation: speak without a context as a teacher does with it.",
     "cgpo": "CGPO: tasks with rewards, constraint judges and optimisers of their own.",
+    "reject": "Sample, filter, imitate: RAFT, rejection sampling, ReST-EM, best-of-n distillation.",
     "rl": "PPO, GRPO, RLOO, A2C from any reward.",
     "evaluate": "Compare policies on held-out prompts: gold, win rate, KL, alarms.",
 }
