@@ -22,7 +22,7 @@ STEPS = {
     "distill": {"epochs": 5 / 15, "batch": 4},
 }
 CASES = [(name, adapted) for name in STEPS for adapted in (False, True) if (name, adapted) != ("pretrain", True)]
-SHARE = dict.fromkeys(STEPS, 40) | dict.fromkeys(("online", "distill"), 160)
+SHARE = dict.fromkeys(STEPS, 40) | dict.fromkeys(("online", "distill"), 160) | {"nash": 240}
 
 
 def ends_as_if_nothing_had(name, adapted, world, tmp_path, monkeypatch, *, share: int) -> None:
@@ -39,7 +39,9 @@ def ends_as_if_nothing_had(name, adapted, world, tmp_path, monkeypatch, *, share
         assert json.loads((folder / "run.json").read_text())["state"] == "finished"
 
 
-@pytest.mark.parametrize(("name", "adapted"), [c for c in CASES if c not in (("online", True), ("distill", True))])
+@pytest.mark.parametrize(
+    ("name", "adapted"), [c for c in CASES if c not in (("online", True), ("distill", True), ("nash", True))]
+)
 def test_an_operation_that_goes_wrong_leaves_no_trace(name, adapted, world, tmp_path, monkeypatch):
     ends_as_if_nothing_had(name, adapted, world, tmp_path, monkeypatch, share=SHARE[name])
 
