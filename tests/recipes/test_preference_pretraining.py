@@ -1,16 +1,14 @@
 """A preference model pretrained on public votes needs fewer of people's comparisons: same seeds, same pairs, held out."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 
-from clew.data import binarised, grammar
+from clew.data import grammar
 
-from .conftest import BASE, run_recipe, write
+from .conftest import run_recipe, write
 
 SEEDS = 5
 SHARED = {"encoding": {"max_length": 128}, "save_every": 1000, "batch": 16}
@@ -50,14 +48,14 @@ def accuracy(folder: Path) -> float:
     return json.loads((folder / "result.json").read_text())["heldout"]["accuracy"]
 
 
-def gains(model: str, pretrained: Callable[[int], Path], folder: Path, few: dict[str, Any]) -> list[float]:
+def gains(model: str, pretrained: Path, folder: Path, few: dict[str, Any]) -> list[float]:
     """Accuracy on held-out comparisons that a pretrained model adds to learning from sixteen pairs."""
     test, found = write(folder / "test.jsonl", pairs(120, 99)), []
     for seed in range(SEEDS):
         human = write(folder / f"human-{seed}.jsonl", pairs(16, 500 + seed))
         tuned = SHARED | {"seed": seed, "data": {"path": human}, "heldout": {"path": test}} | few
         alone = run_recipe("reward", folder / f"alone-{seed}", tuned | {"model": model})
-        after = run_recipe("reward", folder / f"after-{seed}", tuned | {"model": str(pretrained(seed) / "model")})
+        after = run_recipe("reward", folder / f"after-{seed}", tuned | {"model": str(pretrained / "model")})
         found.append(accuracy(after) - accuracy(alone))
     return found
 
@@ -67,26 +65,6 @@ def test_votes_make_up_for_few_comparisons(world, tmp_path, monkeypatch):
     data = {"path": write(tmp_path / "votes.jsonl", votes(120, 1000))}
     values = SHARED | {"model": world["model"], "data": data, "epochs": 2, "learner": {"lr": 1e-2}}
     before = run_recipe("reward", tmp_path / "before", values)
-    found = gains(world["model"], lambda seed: before, tmp_path, {"epochs": 4, "learner": {"lr": 3e-3}})
-    assert sum(gain > 0 for gain in found) >= SEEDS - 1
-    assert np.mean(found) > 0.1
-
-
-@pytest.mark.slow
-def test_binarised_votes_do_as_well_where_the_model_can_tell_marks_apart(tmp_path, monkeypatch):
-    """Whether a mark fits an answer is a product of both: one layer of sixteen numbers does not learn it, two do."""
-    monkeypatch.setattr("clew.recipes.reward.check_reload", lambda *a, **k: None)
-    corpus = write(tmp_path / "corpus.jsonl", grammar.corpus(num=600, seed=0))
-    larger = {"model": {"width": 32, "layers": 2, "heads": 4, "context": 128}, "steps": 150, "data": {"path": corpus}}
-    model = str(run_recipe("pretrain", tmp_path / "base", BASE["pretrain"] | larger) / "model")
-
-    def pretrained(seed: int) -> Path:
-        public = write(tmp_path / f"votes-{seed}.jsonl", votes(500, 1000 + seed))
-        marked = binarised.rows(path=public, good="splendid ", bad="dreadful ")
-        data = {"path": write(tmp_path / f"marked-{seed}.jsonl", marked)}
-        values = {"model": model, "data": data, "seed": seed, "batch": 64, "epochs": 6, "learner": {"lr": 5e-3}}
-        return run_recipe("reward", tmp_path / f"before-{seed}", SHARED | values)
-
-    found = gains(model, pretrained, tmp_path, {"epochs": 6, "learner": {"lr": 1e-3}})
+    found = gains(world["model"], before, tmp_path, {"epochs": 4, "learner": {"lr": 3e-3}})
     assert sum(gain > 0 for gain in found) >= SEEDS - 1
     assert np.mean(found) > 0.1
