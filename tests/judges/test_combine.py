@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from clew.config import ConfigError, build
+from clew.evaluate.origins import rewards
+from clew.judges.ahead import GroupWise, ahead
 from clew.judges.combine import (
     Combined,
     Member,
@@ -181,3 +183,31 @@ def test_what_cannot_be_combined_is_refused(reward, says):
     with pytest.raises(ConfigError) as error:
         build(RL, values, "rl")
     assert says in str(error.value)
+
+
+def test_a_reward_for_one_task_is_told_early_of_that_task_alone():
+    told = []
+
+    def asked(rollouts):
+        told.append([r.text for r in rollouts])
+        return [Score(float(r.text)) for r in rollouts]
+
+    members = [
+        Member("chat", GroupWise(asked, 2), only={"task": "chat"}),
+        Member("all", lambda rollouts: [Score(0.5) for _ in rollouts]),
+    ]
+    groups = [[rollout(f"{i}{j}", task="chat" if i == 2 else "math") for j in range(2)] for i in (1, 2, 3)]
+    with ahead(Combined(members)) as asking:
+        for place, group in enumerate(groups):
+            asking.finished(place, group)
+        found = asking.scores([r for group in groups for r in group])
+    assert told == [["20", "21"]]
+    assert [s.value for s in found] == [0.5, 0.5, 20.5, 21.5, 0.5, 0.5]
+
+
+def test_what_a_policy_was_rewarded_by_is_found_in_combinations_and_tasks():
+    both = {"of": [{"function": {"name": "m:a"}}, {"of": [{"function": {"name": "m:b"}}]}]}
+    assert rewards({"reward": [both]}) == {("m", "a"), ("m", "b")}
+    assert rewards({"tasks": {"chat": {"reward": [both]}, "math": {"reward": [{"function": {"name": "m:c"}}]}}}) == {
+        ("m", "a"), ("m", "b"), ("m", "c"),
+    }  # fmt: skip
