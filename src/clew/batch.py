@@ -161,6 +161,9 @@ class Outputs(NamedTuple):
     values: Tensor | None = None  # [B, T] of the state in which tokens[:, t] was chosen
     scores: Tensor | None = None  # [B] read at each row's last real token
     divergence: Tensor | None = None  # [B, T] from a teacher, of the distributions that tokens[:, t] is drawn from
+    q: Tensor | None = None  # [B, T, 2] two heads' Q(s, tokens[:, t])
+    q_logps: Tensor | None = None  # [B, T, 2] log softmax(Q)(tokens[:, t])
+    target_q: Tensor | None = None  # [B, T] the smaller of the target heads' Q, without gradient
 
 
 class Model(Protocol):

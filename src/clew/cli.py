@@ -168,6 +168,7 @@ RECIPE_HELP = {
     "cgpo": "CGPO: tasks with rewards, constraint judges and optimisers of their own.",
     "reject": "Sample, filter, imitate: RAFT, rejection sampling, ReST-EM, best-of-n distillation.",
     "rl": "PPO, GRPO, RLOO, A2C from any reward.",
+    "ilql": "ILQL: Q-learning on the tokens of answers that have rewards.",
     "evaluate": "Compare policies on held-out prompts: gold, win rate, KL, alarms.",
 }
 for _name in RECIPE_HELP:

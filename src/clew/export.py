@@ -16,6 +16,7 @@ from clew.data.chat import Encoded
 from clew.durable import read_rows
 from clew.models.adapter import base_of
 from clew.models.load import is_scalar, load_policy, load_scalar
+from clew.models.perturbed import PerturbedPolicy
 from clew.models.reload import check_reload
 from clew.runs import best_checkpoint, checkpoints
 
@@ -30,6 +31,11 @@ def export(run: Path, out: Path, *, checkpoint: str = "result", half: bool = Fal
         raise ConfigError(f"{out} is there already; name another folder, or delete it")
     source = weights_of(run, checkpoint)
     model = (load_scalar if is_scalar(str(source)) else load_policy)(str(source), device="cpu")
+    if isinstance(model, PerturbedPolicy):
+        raise ConfigError(
+            f"{source} answers by its Q heads, which plain transformers does not read: others would get the language "
+            "model alone, without what was learnt of rewards; let `clew sft` learn its answers, and export that"
+        )
     if half:
         nn.Module.to(model, torch.bfloat16)
     building = out.with_name(f"{out.name}.partial")

@@ -33,7 +33,7 @@ from clew.durable import write_durably
 
 RECIPES = (
     "prepare", "pretrain", "sft", "distill", "label", "ask", "reward", "preference", "online", "nash", "cgpo", "rl",
-    "reject", "evaluate", "report",
+    "reject", "ilql", "evaluate", "report",
 )  # fmt: skip
 
 REFERENCE = re.compile(r"^@([\w-]+)(?=/|$)")

@@ -92,15 +92,8 @@ class Step:
         self.metrics: dict[str, float] = {}
 
     def journal(self, compute: Callable[[], list[dict[str, Any]]]) -> list[dict[str, Any]]:
-        """Records of this step: read back if an earlier life of the run wrote them, else computed and fsynced.
-
-        The answer always went through JSON, so that both lives see the same numbers.
-        """
-        file = self._run.folder / "journal" / f"step-{self.number:0{STEP_DIGITS}}.jsonl"
-        if not file.exists():
-            file.parent.mkdir(exist_ok=True)
-            write_durably(file, "".join(json.dumps(record) + "\n" for record in compute()))
-        return [json.loads(line) for line in read_lines(file)]
+        """Records of this step, kept until a checkpoint follows it."""
+        return self._run.journal(f"step-{self.number:0{STEP_DIGITS}}", compute)
 
     def track(self, metrics: Mapping[str, float]) -> None:
         """Numbers of this step; the last word on a name counts."""
@@ -227,6 +220,17 @@ class Run:
                     self.note(f"{self.folder.name}: saved after step {number + 1}")
                     raise KeyboardInterrupt
 
+    def journal(self, name: str, compute: Callable[[], list[dict[str, Any]]]) -> list[dict[str, Any]]:
+        """Records that cannot be repeated: read back if an earlier life wrote them, else computed and fsynced.
+
+        The answer always went through JSON, so that both lives see the same numbers.
+        """
+        file = self.folder / "journal" / f"{name}.jsonl"
+        if not file.exists():
+            file.parent.mkdir(exist_ok=True)
+            write_durably(file, "".join(json.dumps(record) + "\n" for record in compute()))
+        return [json.loads(line) for line in read_lines(file)]
+
     def note(self, message: str) -> None:
         """Tell whoever watches, and keep it in the run."""
         self.append("notes.jsonl", [{"time": time.time(), "note": message}])
@@ -315,7 +319,7 @@ class Run:
                 return int(info["step"])
             self.note(f"{folder.name} is damaged ({damage}); going back to an older one")
             shutil.rmtree(folder)
-        if (self.folder / "metrics.jsonl").exists() or (self.folder / "journal").exists():
+        if (self.folder / "metrics.jsonl").exists() or any((self.folder / "journal").glob("step-*")):
             self.note(f"{self.folder.name}: no checkpoint yet: from the beginning")
         return 0
 

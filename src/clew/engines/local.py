@@ -136,7 +136,7 @@ class LocalEngine:
 
     def _with_exact_logps(self, rollouts: list[Rollout], sampling: Sampling) -> list[Rollout]:
         """Log-probabilities computed anew, in full precision: tokens drawn in a lower one are off-policy by a hair."""
-        exact = Policy(self.policy.trunk, self.policy.tokenizer, temperature=sampling.temperature or 1.0)
+        exact = self.policy.at(sampling.temperature or 1.0)
         logps = evaluate(exact, collate([[rollout] for rollout in rollouts]), max_tokens=MAX_TOKENS).logps
         assert logps is not None
         return [

@@ -1,5 +1,6 @@
 """Models from disk and back."""
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -24,6 +25,7 @@ from clew.config import ConfigError
 from clew.models.adapter import Adapter, LoRA, base_of, has_head, is_adapter, open_weights
 from clew.models.device import Device, pick_device
 from clew.models.elementwise import in_fewer_passes
+from clew.models.perturbed import with_q_heads
 from clew.models.policy import Policy
 from clew.models.probe import close, knows_head, packs, probe
 from clew.models.reload import ReloadMismatch
@@ -47,7 +49,7 @@ def load_policy(
         module.generation_config = GenerationConfig.from_pretrained(path)
     if lora is not None:
         policy.trunk.adapter = Adapter(module, lora, path, seed=seed)
-    return policy
+    return with_q_heads(policy, path)
 
 
 def make_policy(
@@ -153,7 +155,8 @@ def merged(model: L, folder: Path) -> L:
 
 def _says(model: Policy | ScalarModel) -> Tensor:
     """What a model says of a few random tokens, in full precision and at temperature 1."""
-    exact = type(model)(replace(model.trunk, precision="fp32"), model.tokenizer)
+    exact = model.at(1.0) if isinstance(model, Policy) else copy.copy(model)
+    exact.trunk = replace(model.trunk, precision="fp32")
     rows = probe(torch.randint(len(model.tokenizer) - 1, (3, 11), generator=torch.Generator().manual_seed(1)))
     outputs = evaluate(exact, rows, max_tokens=1 << 10)
     found = outputs.scores if outputs.logps is None else outputs.logps

@@ -1,14 +1,16 @@
 """The language model: log-probabilities and entropies of scored tokens, packed inside, [B, T] outside."""
 
+import copy
 from collections.abc import Collection
 from pathlib import Path
+from typing import Self
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from clew.batch import Batch, Outputs
-from clew.models.heads import LMHead, token_stats
+from clew.models.heads import Head, LMHead, token_stats
 from clew.models.trunk import Trunk
 
 
@@ -25,7 +27,7 @@ class Policy(nn.Module):
         self.module: PreTrainedModel = trunk.module
         self.tokenizer = tokenizer
         self.temperature = temperature
-        self.head = LMHead(trunk)
+        self.head: Head = LMHead(trunk)
 
     @property
     def device(self) -> torch.device:
@@ -56,6 +58,12 @@ class Policy(nn.Module):
         states, index = self.trunk.encode(batch)
         return states.index_select(0, before(batch, index))
 
+    def at(self, temperature: float) -> Self:
+        """The same weights at another temperature."""
+        other = copy.copy(self)
+        other.temperature = temperature
+        return other
+
     def checkpoint_activations(self) -> None:
         self.trunk.checkpoint_activations()
 
@@ -80,5 +88,6 @@ def before(batch: Batch, index: Tensor) -> Tensor:
 
 
 def spread(values: Tensor, mask: Tensor) -> Tensor:
-    """[S] back to [B, T], zero where mask is False."""
-    return values.new_zeros(mask.shape).masked_scatter(mask, values)
+    """[S, ...] back to [B, T, ...], zero where mask is False."""
+    within = mask.view(*mask.shape, *[1] * (values.ndim - 1))
+    return values.new_zeros(*mask.shape, *values.shape[1:]).masked_scatter(within, values)

@@ -87,7 +87,7 @@ def move(twin: Model, model: Model) -> None:
 
 
 @torch.no_grad()
-def follow(twin: Model, model: Model, *, decay: float) -> None:
+def follow(twin: Model | nn.Module, model: Model | nn.Module, *, decay: float) -> None:
     """An exponential moving average: the twin keeps `decay` of what it was, the rest becomes the model's.
 
     Of parameters, so that adapters average as what they are, low-rank factors.

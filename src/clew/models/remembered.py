@@ -91,13 +91,15 @@ class Remembered:
 
     @cached_property
     def _model_digest(self) -> bytes:
-        """Of the weights and of how they are computed with; empty of a model that is no `Policy`."""
+        """Of the weights and of how they are computed with; empty of a model that is no plain `Policy`."""
         if isinstance(self._model, AdapterOff):
             policy = self._model.policy
             learns = {name for name, p in policy.module.named_parameters() if p.requires_grad}
         elif isinstance(self._model, Policy | Start):
             policy, learns = self._model if isinstance(self._model, Policy) else self._model.policy, set[str]()
         else:
+            return b""
+        if type(policy) is not Policy:  # what perturbs it is not among the module's weights
             return b""
         weights = {name: x for name, x in policy.module.state_dict().items() if name not in learns}
         return _digest(weights, {**_computation(policy), "max_tokens": self._max_tokens})
