@@ -18,7 +18,7 @@ from clew.machine import Machine, resident
 from clew.models.fresh import llama
 from clew.models.shadow import Cost, Shadow
 from clew.pipeline import Stage
-from clew.recipes import preference, sft
+from clew.recipes import preference, reward, sft
 from clew.recipes.ask import Ask
 from clew.recipes.evaluate import Evaluate
 from clew.recipes.label import Label
@@ -317,7 +317,7 @@ PLANNERS: dict[type, Callable[[_Stage], Plan]] = {
         stage, lambda codec, source: [[row] for row in sft.demonstrations(source, codec)], scalar=False
     ),
     RewardConfig: lambda stage: _of_rows(
-        stage, lambda codec, source: [rows for _, rows in codec.answers(load_examples(source))], scalar=True
+        stage, lambda codec, source: [rows for _, rows in reward.read(codec, source, stage.config)], scalar=True
     ),
     Preference: lambda stage: _of_rows(
         stage,

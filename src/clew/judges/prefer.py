@@ -17,7 +17,7 @@ from clew.judges.score import TIMEOUT_S, function_reward
 from clew.models.device import Device
 from clew.models.load import load_comparing
 from clew.models.policy import Policy
-from clew.models.reward import ScalarModel
+from clew.models.reward import ScalarModel, separator
 from clew.types import Reward, Rollout
 
 Preference = Callable[[Sequence[Rollout], Sequence[Rollout]], list[float | None]]
@@ -81,7 +81,7 @@ def preferred_by_model(
     model: ScalarModel, a: Sequence[Rollout], b: Sequence[Rollout], *, max_tokens: int
 ) -> list[float | None]:
     """sigma(f(b, a) - f(a, b)), f the score of a row's second answer: P + P^T = 1, and a = b gives 1/2."""
-    stop = model.separator
+    stop = separator(model.tokenizer)
     pairs = zip(a, b, strict=True)
     rows = [[one_after_another(y, x, stop=stop), one_after_another(x, y, stop=stop)] for x, y in pairs]
     scores = evaluate(model, collate(rows), max_tokens=max_tokens).scores

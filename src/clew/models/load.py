@@ -74,11 +74,7 @@ def load_judge(path: str, policy: Policy, *, device: Device = "auto") -> ScalarM
     alone, and for another tokenizer.
     """
     model = load_comparing(path, policy, device=device)
-    if model.reads_pairs:
-        raise ValueError(
-            f"{path} is a preference model, which compares two answers and scores none alone; train a reward model "
-            "with `clew reward`, `reads: answers`, or give this one to `clew nash`"
-        )
+    model.check_alone(path)
     return model
 
 

@@ -58,13 +58,13 @@ class ScalarModel(nn.Module):
     def head(self) -> nn.Linear:
         return cast(nn.Linear, self.module.get_submodule("score"))
 
-    @property
-    def separator(self) -> int:
-        """The token between two answers in a row of a preference model. Raises ValueError without an EOS token."""
-        found = self.tokenizer.eos_token_id
-        if not isinstance(found, int):
-            raise ValueError(f"the tokenizer of {self.module.name_or_path} has no EOS token to part two answers with")
-        return found
+    def check_alone(self, path: str) -> None:
+        """Raises ValueError for a preference model, which scores no answer alone."""
+        if self.reads_pairs:
+            raise ValueError(
+                f"{path} is a preference model, which compares two answers and scores none alone; train a reward model "
+                "with `clew reward`, `reads: answers`, or give this one to `clew nash`"
+            )
 
     def checkpoint_activations(self) -> None:
         self.trunk.checkpoint_activations()
@@ -120,6 +120,14 @@ def last(batch: Batch, index: Tensor) -> Tensor:
     """Packed place [B] of each row's last real token."""
     columns = torch.arange(batch.tokens.shape[1], device=index.device)
     return index.gather(1, (columns * batch.real).argmax(1, keepdim=True))[:, 0]
+
+
+def separator(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The token between two answers in a row of a preference model. Raises ValueError without an EOS token."""
+    found = tokenizer.eos_token_id
+    if not isinstance(found, int):
+        raise ValueError(f"the tokenizer of {tokenizer.name_or_path} has no EOS token to part two answers with")
+    return found
 
 
 def give_pad_token(module: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:

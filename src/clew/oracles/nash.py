@@ -27,14 +27,7 @@ from clew.oracles.games import (
 )
 from clew.oracles.recipes import NOWHERE, Rehearsal
 from clew.oracles.result import Result, gradient
-from clew.oracles.worlds import (
-    TablePolicy,
-    Tree,
-    random_logits,
-    random_rewards,
-    table_of,
-    total_variation,
-)
+from clew.oracles.worlds import TablePolicy, Tree, random_logits, random_rewards, table_of, total_variation
 from clew.recipes import nash
 from clew.types import Finished, Key, Prompt, Rollout, Sampling
 

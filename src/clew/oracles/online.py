@@ -16,15 +16,7 @@ from clew.losses.pair import PairLogps, dpo
 from clew.oracles import exact
 from clew.oracles.recipes import NOWHERE, Rehearsal, choice
 from clew.oracles.result import Result, gradient, minimise
-from clew.oracles.worlds import (
-    TableEngine,
-    TablePolicy,
-    Tree,
-    random_logits,
-    random_rewards,
-    table_of,
-    total_variation,
-)
+from clew.oracles.worlds import TableEngine, TablePolicy, Tree, random_logits, random_rewards, table_of, total_variation
 from clew.pairwise import pair_objective
 from clew.recipes import online
 from clew.types import Prompt, Rollout, Score

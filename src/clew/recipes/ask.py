@@ -150,6 +150,7 @@ def doubts(config: Ask, groups: Sequence[Sequence[Item]], store: Store) -> tuple
     """What the reward model reads of all answers, and how sure what was answered so far makes it."""
     assert config.reward is not None
     model = load_scalar(config.reward, precision=config.precision, device=config.device)
+    model.check_alone(config.reward)
     codec, items = Codec(model.tokenizer, config.encoding), store.items()
     so_far = outcomes(store.feedback())
     judged = {key: items[key] for o in so_far for key in (o.first, o.second)}

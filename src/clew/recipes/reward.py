@@ -34,7 +34,7 @@ from clew.losses.rank import RANK_LOSSES
 from clew.losses.single import POINT_LOSSES, ordinal
 from clew.models.load import merged
 from clew.models.reload import check_reload
-from clew.models.reward import ScalarModel
+from clew.models.reward import ScalarModel, separator
 from clew.runs import Loop, Run
 from clew.track import trackers
 
@@ -65,8 +65,8 @@ class RewardConfig(HeldOut):
     def _of_one_kind(self) -> Self:
         if self.reads == "pairs" and (self.reference or self.centring or self.loss.name in {*POINT_LOSSES, "ordinal"}):
             raise ValueError(
-                f"reads: pairs learns from comparisons, and scores have no offset; got loss: {self.loss.name}, centring: "
-                f"{self.centring:g}, reference: {self.reference}; choose bradley_terry, and neither of the others"
+                f"reads: pairs learns from comparisons; its scores have no offset; got loss: {self.loss.name}, "
+                f"centring: {self.centring:g}, reference: {self.reference}; take bradley_terry, and neither of the others"
             )
         return self
 
@@ -78,16 +78,16 @@ def run(config: RewardConfig) -> None:
         model = start_scalar(config, config.model, config.lora)
         codec = Codec(model.tokenizer, config.encoding, run.note)
         model.reads_pairs = config.reads == "pairs"
-        items = read(codec, config.data, model)
+        items = read(codec, config.data, config)
         check_rows([row for _, rows in items for row in rows], codec.stops(), model.trunk.context)
-        held = measurable(read(codec, config.heldout, model), config) if config.heldout else []
+        held = measurable(read(codec, config.heldout, config), config) if config.heldout else []
         run.note(f"reward: {len(items)} to train on, {len(held)} held out; encoded: {codec.summary()}")
         train(model, items, held, config, run)
         take_result(config, model, run)
         model = merged(model, run.model_folder)
         model.trunk.precision = "fp32"  # what is saved is judged as it will be loaded
         if config.reads == "answers":
-            normalise(model, read(codec, config.reference, model) if config.reference else items[:512], config)
+            normalise(model, read(codec, config.reference, config) if config.reference else items[:512], config)
         model.save(run.model_folder)
         check_reload(model, [row for _, rows in items[:4] for row in rows], run.model_folder)
         found = {"heldout": judged(model, held, config)} if held else {}
@@ -97,11 +97,11 @@ def run(config: RewardConfig) -> None:
         run.finish()
 
 
-def read(codec: Codec, source: Source, model: ScalarModel) -> list[Item]:
+def read(codec: Codec, source: Source, config: RewardConfig) -> list[Item]:
     items = codec.answers(load_examples(source))
-    if not model.reads_pairs:
+    if config.reads == "answers":
         return items
-    pairs = against_each_other(items, stop=model.separator)
+    pairs = against_each_other(items, stop=separator(codec.tokenizer))
     if not pairs:
         raise ConfigError(f"reads: pairs compares answers; {source.path} has no two of which one is better")
     return pairs
