@@ -145,5 +145,5 @@ def test_what_does_not_go_together_is_told(changes, says):
 @pytest.mark.parametrize("changes", [{"loss": "thumbs"}, {"centring": 0.1}, {"reference": {"path": "r.jsonl"}}])
 def test_a_preference_model_has_no_offset(changes):
     values = {"out": "x", "model": "m", "data": {"path": "p.jsonl"}, "reads": "pairs", **changes}
-    with pytest.raises(ConfigError, match=r"reads: pairs learns from comparisons.*take bradley_terry, and neither"):
+    with pytest.raises(ConfigError, match=r"reads: pairs learns from comparisons.*take bradley_terry and leave"):
         build(RewardConfig, values, "reward")

@@ -66,7 +66,7 @@ class RewardConfig(HeldOut):
         if self.reads == "pairs" and (self.reference or self.centring or self.loss.name in {*POINT_LOSSES, "ordinal"}):
             raise ValueError(
                 f"reads: pairs learns from comparisons; its scores have no offset; got loss: {self.loss.name}, "
-                f"centring: {self.centring:g}, reference: {self.reference}; take bradley_terry, and neither of the others"
+                f"centring: {self.centring:g}, reference: {self.reference}; take bradley_terry and leave those out"
             )
         return self
 
