@@ -4,7 +4,7 @@
 
 One SFT model of stories260k is taught two things at once: a reader who likes happy endings with speech, and one who
 likes restrained ones with many different words. An ending violates when it has more than 26 words, says "happy", or
-does not name the hero of its story. CGPO has a task for each reader, all judges in both. Its rivals are RLOO on
+is not about several people ("they"). CGPO has a task for each reader, all judges in both. Its rivals are RLOO on
 a * happy + (1 - a) * restrained - penalty * violated, for weights fixed in SUMS. All sample the same number of answers
 to the same prompts with the same optimiser, and are measured on the same held-out prompts. A cell is a method and a
 seed; those in benchmarks/results/cgpo/ are not run again. Settings (rate, kl_max, KL coefficient) were chosen once, on
@@ -17,8 +17,7 @@ import os
 import re
 import resource
 import sys
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -28,17 +27,13 @@ import paired
 from scipy.stats import t as student
 
 from clew.config import build
-from clew.data.stories import GRIEF, JOY, SPEECH, endings, happy_ending
+from clew.data.stories import GRIEF, JOY, SPEECH, happy_ending
 from clew.judges.constraints import forbidden, length, required
 from clew.pipeline import recipe
 
 RESULTS = Path(__file__).parent / "results"
-NAMES = frozenset(
-    "lily tom tim timmy ben mia sara max anna lucy jack sam bob spot sue jane joe billy lila sarah bobby emma sally "
-    "ella john amy mom dad".split()
-)
-MOST, WORD, AFTER = 26, "happy", 170
-"""Words that an ending may have, one that it may not, and characters of those that are imitated."""
+MOST, WORD, NAMED = 26, "happy", "they"
+"""Words that an ending may have, one that it may not, and whom it must be about."""
 SUMS = {"even, penalty 0.5": (0.5, 0.5), "even, penalty 1": (0.5, 1.0), "even, penalty 2": (0.5, 2.0),
         "even, penalty 4": (0.5, 4.0), "even, penalty 8": (0.5, 8.0), "happy, penalty 2": (0.8, 2.0),
         "restrained, penalty 2": (0.2, 2.0)}  # fmt: skip
@@ -62,26 +57,14 @@ def _restraint(ending: str) -> float:
     return min(len(set(words)) / 20, 2.0) - 0.5 * bool(SPEECH.search(ending)) - 0.25 * felt
 
 
-def passes(completions: Sequence[str], hero: Sequence[str]) -> list[bool]:
-    """Whether all three judges pass."""
+def violated(prompts: Sequence[str], completions: Sequence[str]) -> list[float]:
+    """1 where one of the three judges does not pass."""
     said = (
         length([], completions, most=MOST),
         forbidden([], completions, words=[WORD]),
-        required([], completions, column="hero", hero=hero),
+        required([], completions, text=NAMED),
     )
-    return [all(of) for of in zip(*said, strict=True)]
-
-
-def violated(prompts: Sequence[str], completions: Sequence[str], hero: Sequence[str]) -> list[float]:
-    return [float(not ok) for ok in passes(completions, hero)]
-
-
-def with_hero(*, path: str, start: int, num: int) -> Iterator[dict[str, str]]:
-    """Stories that somebody with a name is in."""
-    for row in endings(path=path, start=start, num=num, after=AFTER):
-        named = Counter(word for word in re.findall(r"[a-z]+", row["prompt"]) if word in NAMES)
-        if named:
-            yield {**row, "hero": named.most_common(1)[0][0]}
+    return [float(not all(of)) for of in zip(*said, strict=True)]
 
 
 class Lab:
@@ -97,10 +80,9 @@ class Lab:
 
     def prepare(self) -> None:
         text = {"path": f"{_data()}/text/tinystories_4mb.txt"}
-        stories = {"name": "clew.data.stories:endings", "start": 0, "num": 700, "after": AFTER, **text}
-        heroes = {"name": HERE + "with_hero", **text}
-        files = {"endings": stories, "prompts": {**heroes, "start": 1800, "num": 800},
-                 "heldout": {**heroes, "start": 3850, "num": 250}}  # fmt: skip
+        stories = {"name": "clew.data.stories:endings", "after": 170, **text}
+        places = {"endings": (0, 700), "prompts": (1800, 700), "heldout": (3850, 150)}
+        files = {name: {**stories, "start": start, "num": num} for name, (start, num) in places.items()}
         self.run("data", "prepare", files=files)
         self.run("sft", "sft", model=f"{_data()}/stories260k/hf", data=self.rows("endings"), epochs=4, device="cpu",
                  encoding={"max_length": 384}, learner={"lr": 2e-3, "warmup": 0.05})  # fmt: skip
@@ -114,7 +96,7 @@ class Lab:
 
     def cgpo(self, optimiser: dict[str, Any], seed: int) -> Path:
         rules = [{"name": "length", "most": MOST}, {"name": "forbidden", "words": [WORD]},
-                 {"name": "required", "column": "hero"}]  # fmt: skip
+                 {"name": "required", "text": NAMED}]  # fmt: skip
         task = {"data": self.rows("prompts"), "judges": rules, "optimiser": optimiser, "baseline": "data",
                 "prompts": 8, "answers": ANSWERS}  # fmt: skip
         rewards = {"happy": "clew.data.stories:happy_ending", "restrained": HERE + "restrained"}
@@ -145,11 +127,11 @@ def measured(model: str, start: str, heldout: dict[str, str]) -> dict[str, float
     )
     found = LocalEngine(policy).generate(prompts, n=4, sampling=Sampling(MAX_TOKENS), key=(7, 0))
     refs = row_logps(load_policy(start, device="cpu"), [[r] for r in found], max_tokens=4096)
-    texts, hero = [r.text for r in found], [r.info["hero"] for r in found]
+    texts = [r.text for r in found]
     return {
         "happy": float(np.mean(happy_ending([], texts))),
         "restrained": float(np.mean(restrained([], texts))),
-        "violations": float(np.mean(violated([], texts, hero))),
+        "violations": float(np.mean(violated([], texts))),
         "kl": float(np.mean([sum(r.logps) - float(ref) for r, ref in zip(found, refs, strict=True)])),
         "answers": len(found),
     }

@@ -100,7 +100,8 @@ def run(config: CGPO) -> None:
         asked = reference if isinstance(reference, Policy) else frozen(policy)
         theirs = LocalEngine(asked, slots=config.slots, linears=config.linears)
         worlds = {name: prepared(task, policy, engine, theirs, codec, config) for name, task in config.tasks.items()}
-        policy.stop_at(codec.stops())
+        for model in (policy, asked):
+            model.stop_at(codec.stops())
         for name, world in worlds.items():
             run.note(f"cgpo: {len(world.prompts)} prompts of task {name}; encoded: {codec.summary()}")
         train(policy, reference, worlds, config, run)
