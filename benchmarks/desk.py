@@ -2,9 +2,9 @@
 
     python benchmarks/desk.py [--rate 50] [--raters 100] [--seconds 60]
 
-Open loop: answers are due at times drawn beforehand (Poisson), and latency counts from the time an answer was due, not
-from when it was sent, so that a slow server cannot slow its own clock. After each answer its rater leases ahead, as the
-page does. SQLite with synchronous=FULL; an answer is acknowledged after its commit. Saturation is a closed loop, told
+Open loop: answers are due at times, and of raters, drawn beforehand (Poisson), and latency counts from the time an answer
+was due, not from when it was sent, so that a slow server cannot slow its own clock. Meanwhile its rater leases ahead, as
+the page does. SQLite with synchronous=FULL; an answer is acknowledged after its commit. Saturation is a closed loop, told
 beside the raw commits (one row each) that the same disk takes in the same run. Limits on rates are lifted: all raters
 come from one address.
 """
@@ -65,7 +65,14 @@ def main() -> None:
     saturated = {**most, "raw_commits_a_second": round(raw, 1), "of_raw": round(most["answers_a_second"] / raw, 3)}
     versions = {name: version(name) for name in ("clew", "fastapi", "uvicorn", "sqlalchemy", "httpx")}
     versions["sqlite"] = sqlite3.sqlite_version
-    found = {"versions": versions, "rate": asked.rate, "raters": asked.raters, "open_loop": loop, "saturation": saturated, "kept": kept}
+    found = {
+        "versions": versions,
+        "rate": asked.rate,
+        "raters": asked.raters,
+        "open_loop": loop,
+        "saturation": saturated,
+        "kept": kept,
+    }
     command = f"python benchmarks/desk.py --rate {asked.rate} --raters {asked.raters} --seconds {asked.seconds}"
     paired.write((asked.out or RESULTS) / "desk.json", command, found)
     print(json.dumps(found, indent=1))
@@ -83,9 +90,7 @@ async def open_loop(
     for person in people:
         await person.lease()
     began = time.perf_counter()
-    waits = await asyncio.gather(
-        *(people[i % len(people)].answer_at(began + at) for i, at in enumerate(times)), return_exceptions=True
-    )
+    waits = await asyncio.gather(*(rng.choice(people).answer_at(began + at) for at in times), return_exceptions=True)
     errors = [repr(w) for w in waits if isinstance(w, BaseException)]
     counted = [w for w, at in zip(waits, times, strict=True) if at >= WARM_S and isinstance(w, float)]
     leases = [wait for person in people for wait in person.lease_waits]
@@ -103,25 +108,26 @@ async def open_loop(
 
 
 class Rater:
-    """A page: tasks leased ahead, one answer at a time."""
+    """A page: one answer at a time, and tasks leased ahead meanwhile."""
 
     def __init__(self, url: str, project: str, cookies: dict[str, str], seed: float) -> None:
-        limits = httpx.Limits(max_connections=1, max_keepalive_connections=1, keepalive_expiry=60)
+        limits = httpx.Limits(max_connections=2, max_keepalive_connections=2, keepalive_expiry=60)
         self.client = httpx.AsyncClient(base_url=url, headers=HEADERS, cookies=cookies, limits=limits, timeout=30)
         self.project, self.ready, self.rng = project, list[str](), random.Random(seed)
         self.lease_waits: list[float] = []
-        self._turn = asyncio.Lock()
+        self._turn, self._is_leasing = asyncio.Lock(), False
 
     async def lease(self) -> None:
         """As many as one may hold, where no more than the current task and one after it are at hand."""
-        if len(self.ready) > AHEAD:
+        if len(self.ready) > AHEAD or self._is_leasing:
             return
-        began = time.perf_counter()
+        self._is_leasing, began = True, time.perf_counter()
         body = {"n": 5, "have": self.ready}
         reply = await self.client.post(f"/api/v1/projects/{self.project}/leases", json=body)
         reply.raise_for_status()
         self.lease_waits.append(1e3 * (time.perf_counter() - began))
         self.ready += [task["lease"] for task in reply.json()["tasks"]] if reply.content else []
+        self._is_leasing = False
 
     async def answer_at(self, due: float) -> float:
         """ms from when it was due until it was on disk; what comes after is not waited for."""
@@ -129,7 +135,7 @@ class Rater:
         async with self._turn:
             await self.answer()
             wait = 1e3 * (time.perf_counter() - due)
-            await self.lease()
+        await self.lease()
         return wait
 
     async def answer(self) -> None:

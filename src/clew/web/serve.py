@@ -1,6 +1,7 @@
 """Runs the desk in this process until Ctrl-C."""
 
 import asyncio
+import gc
 import ipaddress
 import logging
 import socket
@@ -47,6 +48,7 @@ def listen(host: str, port: int) -> socket.socket:
     opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         opened.bind((host, port))
+        opened.listen(128)  # who is told of it and comes before the server runs waits, and is not refused
     except OSError as error:
         opened.close()
         raise OSError(f"cannot listen at {host}:{port}: {error.strerror}; give another --port") from error
@@ -56,7 +58,15 @@ def listen(host: str, port: int) -> socket.socket:
 def serve(app: Gate, opened: socket.socket, limits: Limits, *, is_behind_proxy: bool) -> None:
     """Answers requests until SIGINT or SIGTERM; requests under way are answered first."""
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+    _spare_the_collector()
     server_of(app, limits, is_behind_proxy=is_behind_proxy).run(sockets=[opened])
+
+
+def _spare_the_collector() -> None:
+    """What is loaded stays; the slowest answers were those that waited while it was looked through for garbage."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 50, 1000)
 
 
 def server_of(app: Gate, limits: Limits, *, is_behind_proxy: bool = False) -> uvicorn.Server:
