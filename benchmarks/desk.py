@@ -2,11 +2,11 @@
 
     python benchmarks/desk.py [--rate 50] [--raters 100] [--seconds 60]
 
-Open loop: answers are due at times, and of raters, drawn beforehand (Poisson), and latency counts from the time an answer
-was due, not from when it was sent, so that a slow server cannot slow its own clock. Meanwhile its rater leases ahead, as
-the page does. SQLite with synchronous=FULL; an answer is acknowledged after its commit. Saturation is a closed loop, told
-beside the raw commits (one row each) that the same disk takes in the same run. Limits on rates are lifted: all raters
-come from one address.
+Open loop: answers are due at times, and of raters, drawn beforehand (Poisson), and latency counts from the time an
+answer was due, not from when it was sent, so that a slow server cannot slow its own clock. Meanwhile its rater leases
+ahead, as the page does. SQLite with synchronous=FULL; an answer is acknowledged after its commit. Saturation is a
+closed loop, told beside the raw commits (one row each) that the same disk takes in the same run. Limits on rates are
+lifted: all raters come from one address.
 """
 
 import argparse

@@ -1,0 +1,273 @@
+"""Methods side by side: gold reward against the KL it costs, on the endings of stories.
+
+    CLEW_DATA=... python benchmarks/frontier.py [--seeds 3] [--methods ppo grpo] [--folder runs/frontier]
+
+Every method starts from one SFT model of stories260k and gets about as many sampled tokens (or as many pairs as those
+tokens make): the same prompts, the same gold reward (`happy_ending`), one thread. A cell is a method and a seed; its
+checkpoints are points of its curve, measured on the same held-out prompts. Cells that are there are not run again; to
+do so, delete their file in benchmarks/results/frontier/. Best-of-n is the yardstick: sampled from the SFT model, its
+mean for every n from the same answers, its KL at most log n - (n-1)/n. Settings were chosen once for each method on
+seed 100, which is not among those reported.
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+import resource
+import time
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import paired
+
+RESULTS = Path(__file__).parent / "results" / "frontier"
+FIGURE = Path(__file__).parents[1] / "docs" / "images" / "frontier.png"
+GOLD = "clew.data.stories:happy_ending"
+MAX_TOKENS, ROLLOUTS, STEPS = 100, 64, 32
+"""Tokens an answer, answers a step, steps: 2048 answers a cell."""
+PROMPTS = {"endings": (0, 800), "prompts": (1400, 600), "heldout": (3000, 300)}
+CONSTANT: dict[str, Any] = {"schedule": "constant", "max_tokens": 4096}
+FLAT = {"missing_eos": {"how": "replace", "value": -2.0}, "steps": STEPS, "save_every": STEPS // 4, "keep": None}
+
+
+class Place:
+    """Where runs lie: one SFT model for all, a folder for every cell."""
+
+    def __init__(self, folder: Path, seed: int, method: str) -> None:
+        self.folder, self.seed, self.method = folder, seed, method
+        self.data = folder / "data"
+
+    @property
+    def sft(self) -> str:
+        return str(self.folder / "sft" / "model")
+
+    def rows(self, name: str) -> dict[str, str]:
+        return {"path": str(self.data / f"{name}.jsonl")}
+
+    def run(self, name: str, kind: str, **options: Any) -> Path:
+        """A recipe's run, or the one that is there."""
+        from clew.config import build
+        from clew.pipeline import recipe
+
+        function, config = recipe(kind)
+        usual: dict[str, Any] = {"seed": self.seed, "encoding": {"max_length": 384}, "max_tokens": MAX_TOKENS}
+        known = {key: value for key, value in usual.items() if key in config.model_fields}
+        function(build(config, {"out": str(self.folder / name), "device": "cpu", **known, **options}, name))
+        return self.folder / name
+
+    def trained(self, kind: str, **options: Any) -> Path:
+        return self.run(f"{self.method}-{self.seed}", kind, model=self.sft, **options)
+
+    def labels(self) -> Path:
+        """Pairs of SFT answers as many as the others sample answers, judged by gold through a logistic."""
+        raters = [{"rater": {"name": "honest", "sharpness": 3.0}, "num": 1}]
+        return self.run(
+            f"labels-{self.seed}", "label", model=self.sft, data=self.rows("prompts"), gold=GOLD, raters=raters,
+            answers=4, sampling={"max_tokens": MAX_TOKENS}, batch=ROLLOUTS,
+        )  # fmt: skip
+
+
+def prepare(folder: Path) -> None:
+    """Data and the SFT model that all start from."""
+    place = Place(folder, 0, "sft")
+    text = str(Path(os.environ["CLEW_DATA"]) / "text" / "tinystories_4mb.txt")
+    files = {
+        name: {"name": "clew.data.stories:endings", "path": text, "start": start, "num": num}
+        for name, (start, num) in PROMPTS.items()
+    }
+    place.run("data", "prepare", files=files)
+    start = str(Path(os.environ["CLEW_DATA"]) / "stories260k" / "hf")
+    learner = {"lr": 2e-3, "warmup": 0.05, "max_tokens": 4096}
+    place.run("sft", "sft", model=start, data=place.rows("endings"), epochs=4, batch=32, learner=learner)
+
+
+def rl(place: Place, *, lr: float, **options: Any) -> Path:
+    learner = {"lr": lr, **CONSTANT}
+    given = {"data": place.rows("prompts"), "reward": [{"function": GOLD}], "learner": learner, **FLAT, **options}
+    return place.trained("rl", **given)
+
+
+def ppo(place: Place) -> Path:
+    critic = {"model": place.sft, "learner": {"lr": 1e-3, **CONSTANT}}
+    kl = {"coefficient": 0.05}
+    return rl(place, lr=5e-4, prompts=ROLLOUTS, critic=critic, whiten_advantages=True, epochs=2, minibatches=2, kl=kl)
+
+
+def group(place: Place, **options: Any) -> Path:
+    return rl(place, lr=5e-4, prompts=ROLLOUTS // 8, group=8, minibatches=2, kl={"coefficient": 0.05}, **options)
+
+
+def rloo(place: Place) -> Path:
+    return group(place, advantages="leave_one_out")
+
+
+def grpo(place: Place) -> Path:
+    return group(place, advantages="group_normalised", averaging="sequence")
+
+
+def cispo(place: Place) -> Path:
+    return group(place, advantages="group_normalised", loss="cispo")
+
+
+def apa(place: Place) -> Path:
+    critic = {"model": place.sft, "learner": {"lr": 1e-3, **CONSTANT}}
+    loss = {"name": "apa", "beta": 0.5}
+    return rl(
+        place, lr=5e-4, prompts=ROLLOUTS, critic=critic, loss=loss, epochs=2, minibatches=2, kl={"coefficient": 0}
+    )
+
+
+def preference(place: Place, loss: dict[str, Any], lr: float) -> Path:
+    pairs = {"path": str(place.labels() / "pairs.jsonl")}
+    learner = {"lr": lr, "warmup": 0.1, "max_tokens": 4096}
+    return place.trained(
+        "preference", data=pairs, loss=loss, learner=learner, batch=32, epochs=2, save_every=10, keep=None
+    )
+
+
+def dpo(place: Place) -> Path:
+    return preference(place, {"name": "dpo", "beta": 0.1}, 3e-4)
+
+
+def kto(place: Place) -> Path:
+    return preference(place, {"name": "kto", "beta": 0.1}, 3e-4)
+
+
+METHODS: dict[str, Callable[[Place], Path]] = {f.__name__: f for f in (ppo, rloo, grpo, cispo, apa, dpo, kto)}
+
+
+def cell(folder: Path, method: str, seed: int) -> dict[str, Any]:
+    """Trains and measures one cell. In a process of its own, so that its time is its own."""
+    import torch
+
+    torch.set_num_threads(1)
+    place = Place(folder, seed, method)
+    began = time.process_time()
+    run = METHODS[method](place)
+    cpu_s = time.process_time() - began
+    measured = place.run(
+        f"{method}-{seed}-measured", "evaluate", baseline=place.sft, policies={method: str(run)},
+        data=place.rows("heldout"), gold=GOLD,
+    )  # fmt: skip
+    points = json.loads((measured / "evaluation.json").read_text())["points"]
+    ledgers = [
+        json.loads((each / "run.json").read_text())["ledger"]
+        for each in (run, folder / f"labels-{seed}")
+        if each.exists()
+    ]
+    used = ledgers if method in ("dpo", "kto") else ledgers[:1]
+    return {
+        "method": method,
+        "seed": seed,
+        "points": [{name: p[name] for name in ("policy", "step", "final", "gold", "gain", "kl")} for p in points],
+        "tokens_sampled": sum(ledger.get("tokens_generated", 0) for ledger in used),
+        "labels": sum(ledger.get("labels/program", 0) for ledger in used),
+        "cpu_s": round(cpu_s, 1),
+        "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+    }
+
+
+def best_of_n(folder: Path, *, num: int = 32) -> list[dict[str, float]]:
+    """Mean gold of the best of n, for every power of two: over all choices of n among `num` answers of each prompt."""
+    from math import comb, log
+
+    import torch
+
+    from clew.data.chat import Codec, Encoding
+    from clew.data.sources import Source, load_examples, without_repeats
+    from clew.data.stories import happy_ending
+    from clew.engines.local import LocalEngine
+    from clew.models.load import load_policy
+    from clew.types import Sampling
+
+    torch.set_num_threads(1)
+    place = Place(folder, 0, "best-of-n")
+    policy = load_policy(place.sft)
+    examples = without_repeats(load_examples(Source(**place.rows("heldout"))))
+    prompts = Codec(policy.tokenizer, Encoding(max_length=384)).prompts(examples, MAX_TOKENS)
+    rollouts = LocalEngine(policy).generate(prompts, n=num, sampling=Sampling(MAX_TOKENS), key=(100, 0))
+    gold = np.sort(np.array(happy_ending([""] * len(rollouts), [r.text for r in rollouts])).reshape(-1, num), axis=1)
+    found = []
+    for n in (1, 2, 4, 8, 16, 32):
+        weights = [comb(i, n - 1) / comb(num, n) for i in range(num)]  # that the i-th smallest is the best of n
+        best = gold @ np.array(weights)
+        half = 1.96 * float(best.std(ddof=1)) / len(best) ** 0.5
+        found.append({"n": n, "kl": log(n) - (n - 1) / n, "gold": float(best.mean()), "half_width": half})
+    return found
+
+
+def summary(cells: Sequence[dict[str, Any]], yardstick: Sequence[dict[str, float]]) -> list[dict[str, Any]]:
+    """Of each method, over seeds: final gold and KL, what a gain cost in tokens, labels and time; beside best-of-n."""
+    rows = []
+    for method in dict.fromkeys(c["method"] for c in cells):
+        own = [c for c in cells if c["method"] == method]
+        finals = [next(p for p in c["points"] if p["final"] and p["policy"] == method) for c in own]
+        gains, kls = ([p[key]["value"] for p in finals] for key in ("gain", "kl"))
+        golds = [p["gold"]["value"] for p in finals]
+        at = float(
+            np.interp(np.sqrt(np.mean(kls)), [y["kl"] ** 0.5 for y in yardstick], [y["gold"] for y in yardstick])
+        )
+        per = {key: float(np.mean([c[key] for c in own])) for key in ("tokens_sampled", "labels", "cpu_s")}
+        gain = float(np.mean(gains))
+        rows.append({
+            "method": method, "seeds": len(own), "gold": float(np.mean(golds)), "gain": gain, "gains": gains,
+            "lowest": min(p["gain"]["low"] for p in finals), "kl": float(np.mean(kls)), "best_of_n_at_this_kl": at,
+            "gain_per_1000_tokens": 1000 * gain / per["tokens_sampled"],
+            "gain_per_1000_labels": 1000 * gain / per["labels"] if per["labels"] else None,
+            "gain_per_cpu_minute": 60 * gain / per["cpu_s"], **per,
+        })  # fmt: skip
+    return rows
+
+
+def draw(cells: Sequence[dict[str, Any]], yardstick: Sequence[dict[str, float]], file: Path) -> None:
+    import matplotlib.pyplot as plt
+
+    figure, axis = plt.subplots(figsize=(8, 5))
+    axis.plot([y["kl"] ** 0.5 for y in yardstick], [y["gold"] for y in yardstick], "k--", label="best of n")
+    for place, method in enumerate(dict.fromkeys(c["method"] for c in cells)):
+        own = [[p for p in c["points"] if p["policy"] == method] for c in cells if c["method"] == method]
+        depth = min(len(points) for points in own)
+        kl = np.array([[max(p["kl"]["value"], 0) ** 0.5 for p in points[:depth]] for points in own])
+        gold = np.array([[p["gold"]["value"] for p in points[:depth]] for points in own])
+        (line,) = axis.plot(kl.mean(0), gold.mean(0), marker="o", ms=4, label=method, color=f"C{place % 10}")
+        axis.vlines(kl.mean(0), gold.min(0), gold.max(0), color=line.get_color(), alpha=0.5)
+    axis.set(xlabel="√KL to the SFT model, nats per answer", ylabel="gold reward on held-out prompts")
+    axis.legend(frameon=False)
+    figure.savefig(file, dpi=130, bbox_inches="tight")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--methods", nargs="*", default=list(METHODS), choices=list(METHODS))
+    parser.add_argument("--folder", type=Path, default=Path("runs/frontier"))
+    parser.add_argument("--at-once", type=int, default=2, help="Cells in processes side by side, one thread each.")
+    asked = parser.parse_args()
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    prepare(asked.folder)
+    command = "python benchmarks/frontier.py"
+    wanted = [(m, s) for s in range(asked.seeds) for m in asked.methods if not (RESULTS / f"{m}-{s}.json").exists()]
+    versions = {name: version(name) for name in ("clew", "torch", "transformers")}
+    with multiprocessing.get_context("spawn").Pool(asked.at_once, maxtasksperchild=1) as pool:
+        jobs = [(m, s, pool.apply_async(cell, (asked.folder, m, s))) for m, s in wanted]
+        for method, seed, job in jobs:
+            found = job.get()
+            paired.write(
+                RESULTS / f"{method}-{seed}.json", f"{command} --methods {method}", {"versions": versions, **found}
+            )
+            print(method, seed, found["points"][-1]["gain"], found["points"][-1]["kl"], found["cpu_s"], flush=True)
+    yardstick_file = RESULTS / "best-of-n.json"
+    if not yardstick_file.exists():
+        paired.write(yardstick_file, command, {"versions": versions, "points": best_of_n(asked.folder)})
+    yardstick = json.loads(yardstick_file.read_text())["points"]
+    cells = [json.loads(f.read_text()) for f in sorted(RESULTS.glob("*-[0-9]*.json"))]
+    paired.write(RESULTS / "summary.json", command, {"versions": versions, "methods": summary(cells, yardstick)})
+    draw(cells, yardstick, FIGURE)
+
+
+if __name__ == "__main__":
+    main()
