@@ -16,6 +16,7 @@ from clew.batch import Batch, Outputs
 from clew.data.chat import Encoded
 from clew.data.collate import collate
 from clew.engines.noise import stream_key, uniforms
+from clew.losses.q import perturbed
 from clew.types import Finished, Key, Prompt, Rollout, Sampling
 
 EOS = 0
@@ -151,6 +152,43 @@ class TableReward(nn.Module):
 
     def save(self, folder: Path) -> None: ...
     def load(self, folder: Path) -> None: ...
+
+
+class TableQ(nn.Module):
+    """A table of logits, two of Q with their targets, and one of V."""
+
+    def __init__(self, tree: Tree, logits: Tensor | None = None) -> None:
+        super().__init__()
+        self.tree = tree
+        self.policy = TablePolicy(tree, logits)
+        self.q = Tables(tree)
+        self.target = Tables(tree).requires_grad_(False)
+        self.v = nn.Parameter(torch.zeros(tree.num_states, dtype=torch.float64))
+
+    def evaluate(self, batch: Batch) -> Outputs:
+        states, tokens = self.tree.states(batch), batch.tokens.clamp(max=self.tree.vocab - 1)
+        said, mask = self.policy.evaluate(batch), batch.mask[..., None]
+        q, q_logps, target = (
+            x[..., states, :].gather(-1, tokens.expand(2, -1, -1)[..., None])[..., 0].movedim(0, -1) * mask
+            for x in (self.q.table, self.q.table.log_softmax(-1), self.target.table)
+        )
+        values = self.v[states] * batch.mask
+        return Outputs(said.logps, said.entropy, values, q=q, q_logps=q_logps, target_q=target.amin(-1))
+
+    def decoded(self, *, beta: float, top_k: int | None = None) -> TablePolicy:
+        logits = perturbed(self.policy.logits.detach(), self.target.table.amin(0), beta=beta, top_k=top_k)
+        return TablePolicy(self.tree, logits)
+
+    def save(self, folder: Path) -> None: ...
+    def load(self, folder: Path) -> None: ...
+
+
+class Tables(nn.Module):
+    """Two heads' numbers, [2, S, V]."""
+
+    def __init__(self, tree: Tree) -> None:
+        super().__init__()
+        self.table = nn.Parameter(torch.zeros(2, tree.num_states, tree.vocab, dtype=torch.float64))
 
 
 class TableEngine:

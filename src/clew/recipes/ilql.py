@@ -85,6 +85,8 @@ def run(config: ILQL) -> None:
             f"ilql: {len(answers)} answers to train on, rewards {mean:.3g} ± {std:.3g}, {len(held)} held out; "
             f"encoded: {codec.summary()}"
         )
+        came = 1 - (1 - config.polyak) ** (num_steps(config, answers) // config.polyak_every)
+        run.note(f"ilql: target heads, by which it answers, will come {came:.0%} of the way; a higher polyak, further")
         if config.normalise == "whiten":
             answers, held = (whitened(scored, mean, std) for scored in (answers, held))
         train(model, answers, held, config, run)
@@ -97,10 +99,9 @@ def run(config: ILQL) -> None:
 
 
 def train(model: Critic, answers: Sequence[Scored], held: Sequence[Scored], config: ILQL, run: Loop) -> None:
-    total = config.steps or max(1, round(config.epochs * len(answers) / config.batch))
-    learner = Learner(model, config.learner, total_steps=total)
-    objective = q_objective(config)
-    for step in run.steps(total, TrainState({"model": learner}), save_every=config.save_every, keep=config.keep):
+    steps = num_steps(config, answers)
+    learner, objective = Learner(model, config.learner, total_steps=steps), q_objective(config)
+    for step in run.steps(steps, TrainState({"model": learner}), save_every=config.save_every, keep=config.keep):
         picked = step_indices(len(answers), config.batch, seed=config.seed, step=step.number)
         step.track(learner.step(Part(batch_of([answers[i] for i in picked], config), objective)))
         if (step.number + 1) % config.polyak_every == 0:
@@ -108,6 +109,10 @@ def train(model: Critic, answers: Sequence[Scored], held: Sequence[Scored], conf
         if held and step.is_saved:
             step.track({f"heldout/{name}": value for name, value in judged(model, held, config).items()})
         run.account(learner.spent())
+
+
+def num_steps(config: ILQL, answers: Sequence[Scored]) -> int:
+    return config.steps or max(1, round(config.epochs * len(answers) / config.batch))
 
 
 def q_objective(config: ILQL) -> Objective:
