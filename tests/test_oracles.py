@@ -10,12 +10,12 @@ from clew.losses.rank import RANK_LOSSES
 from clew.losses.single import POINT_LOSSES
 from clew.losses.token import POLICY_LOSSES
 from clew.losses.value import VALUE_LOSSES
-from clew.oracles import cgpo, distillation, ilql, nash, online, policy, preference, recipes, reward, rl
+from clew.oracles import cgpo, distillation, ilql, nash, online, policy, preference, recipes, reward, rl, selection
 from clew.oracles.result import Result
 
 PARTS = {
     m.__name__.rpartition(".")[2]: m
-    for m in (cgpo, distillation, ilql, nash, online, policy, preference, recipes, reward, rl)
+    for m in (cgpo, distillation, ilql, nash, online, policy, preference, recipes, reward, rl, selection)
 }
 
 

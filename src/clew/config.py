@@ -337,5 +337,6 @@ RANGES: dict[str, Any] = {
     "label_smoothing": _BELOW_HALF, "flip_rate": _BELOW_HALF, "desirable_weight": _FROM_0,
     "undesirable_weight": _FROM_0, "carelessness": _SHARE, "malice": _SHARE, "sharpness": _FROM_0,
     "threshold": Annotated[float, Field(gt=0, lt=1)], "kl_max": _ABOVE_0,
+    "num": Annotated[int, Field(ge=1)], "share": Annotated[float, Field(gt=0, le=1)],
 }  # fmt: skip
 """What options of clew's own functions can be: beyond it they train backwards, or divide by zero."""

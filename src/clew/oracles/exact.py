@@ -39,6 +39,19 @@ def forward_kl_optimum(ref: Tensor, rewards: Tensor, beta: float) -> Tensor:
     return (beta * ref.exp() / (low - rewards)).log().log_softmax(0)
 
 
+def best_of_n(logp: Tensor, rewards: Tensor, n: int) -> Tensor:
+    """The best of n draws: F(r)^n - F(r-)^n for each value of the reward, shared by its answers as the policy does."""
+    probs = logp.exp()
+    above = (rewards[None, :] <= rewards[:, None]).double() @ probs
+    below = (rewards[None, :] < rewards[:, None]).double() @ probs
+    return (logp + ((above**n - below**n) / (above - below)).log()).log_softmax(0)
+
+
+def best_of_n_bound(n: int) -> float:
+    """KL(best of n || policy) <= log n - (n - 1) / n; equal where no answer has a probability of its own."""
+    return math.log(n) - (n - 1) / n
+
+
 def bradley_terry(rewards: Tensor) -> Tensor:
     """P[i, j] = P(i beats j)."""
     return torch.sigmoid(rewards[:, None] - rewards[None, :])

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from clew.oracles import cgpo, distillation, ilql, nash, online, policy, preference, recipes, reward, rl
+from clew.oracles import cgpo, distillation, ilql, nash, online, policy, preference, recipes, reward, rl, selection
 from clew.oracles.result import CAUGHT, Result
 
 
@@ -19,7 +19,7 @@ def verify_all() -> list[Result]:
     try:
         return [
             result
-            for part in (reward, preference, rl, policy, recipes, online, nash, distillation, cgpo, ilql)
+            for part in (reward, preference, rl, policy, recipes, online, nash, distillation, cgpo, ilql, selection)
             for result in part.checks()
         ]
     finally:

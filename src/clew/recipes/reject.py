@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from clew.batch import Batch, Model
 from clew.config import Choice, bound_to
 from clew.constrained import likelihood
-from clew.data.chat import Codec, Encoding
+from clew.data.chat import Codec, Encoded, Encoding
 from clew.data.collate import collate
 from clew.data.sources import Source, load_examples, step_indices, without_repeats
 from clew.engines.local import LocalEngine, Slots
@@ -121,7 +121,8 @@ def train(
     for step in run.steps(config.rounds * updates, state, save_every=config.save_every, keep=config.keep):
         number, update = divmod(step.number, updates)
         if update == 0:
-            asked = [prompts[i] for i in step_indices(len(prompts), num, seed=config.seed, step=number)]
+            places = dict.fromkeys(step_indices(len(prompts), num, seed=config.seed, step=number))
+            asked = [prompts[i] for i in places]  # each once, also where a pass ends within the round
             sampling = Sampling(config.max_tokens, config.temperature[min(number, len(config.temperature) - 1)])
             key = (config.seed, number)
             records = step.journal(partial(sampled, engine, reward, asked, sampling, config.answers, key))
@@ -178,7 +179,8 @@ def part_of(kept: Sequence[dict[str, Any]], number: int, update: int, config: Re
 
 
 def batch_of(records: Sequence[dict[str, Any]]) -> Batch:
-    batch = collate([[from_record(record)[0]] for record in records])
+    rollouts = [record["rollout"] for record in records]
+    batch = collate([[Encoded(r["tokens"], r["mask"], r["stop"] == "end")] for r in rollouts])
     return batch.with_weights(answer=torch.tensor([record["weight"] for record in records]))
 
 
