@@ -64,9 +64,8 @@ def estimated(
     if critic is not None:
         values = evaluate(critic, batch, max_tokens=max_tokens).values
         assert values is not None
-        values = values.cpu()
-        advantages = estimate(rewards, values, batch.mask)
-        found = {"old_values": values, "returns": advantages + values}
+        advantages = estimate(rewards, values.cpu(), batch.mask)
+        found = {"old_values": values.cpu(), "returns": advantages + values.cpu()}
     elif estimate.func is to_go:
         advantages = estimate(rewards, batch.mask)
     else:

@@ -1,7 +1,6 @@
 """Losses of one token: [B, T] -> [B, T]. Places outside the mask are the caller's to weigh with zero.
 
-Policy losses are called alike: (logps, from_logps, advantages). `from_logps` are those of the policy that the step is
-measured from: the one that sampled, or, for the losses in TOWARDS_REFERENCE, the reference.
+Policy losses are called alike: the second argument is of the sampling policy; in TOWARDS_REFERENCE, of the reference.
 """
 
 from torch import Tensor
