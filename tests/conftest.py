@@ -1,6 +1,11 @@
 """Shared fixtures: a tiny model built here, and the real data where CLEW_DATA names them."""
 
+# ruff: noqa: E402
 import os
+
+os.environ["OMP_NUM_THREADS"] = "1"  # read when numpy and torch are loaded: workers side by side must not share threads
+os.environ["HF_HUB_OFFLINE"] = "1"  # no test looks a name up
+
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +15,6 @@ import torch
 from clew.models import reload
 
 torch.set_num_threads(1)
-os.environ["HF_HUB_OFFLINE"] = "1"  # no test looks a name up
 IN_FRESH_PROCESS = reload.in_fresh_process
 
 

@@ -106,7 +106,7 @@ def test_the_journal_is_read_not_sampled_again(world, tmp_path, monkeypatch):
     values = configured("rl", world) | {"steps": 4, "save_every": 100}
     run_recipe("rl", tmp_path / "whole", values)
     steps: list[int] = []
-    original = rl.sampled
+    original = rl.drawn
 
     def counting(*args):
         steps.append(args[-1][1])
@@ -114,7 +114,7 @@ def test_the_journal_is_read_not_sampled_again(world, tmp_path, monkeypatch):
             raise RuntimeError("power cut")
         return original(*args)
 
-    monkeypatch.setattr(rl, "sampled", counting)
+    monkeypatch.setattr(rl, "drawn", counting)
     with pytest.raises(RuntimeError):
         run_recipe("rl", tmp_path / "cut", values)
     run_recipe("rl", tmp_path / "cut", values)
