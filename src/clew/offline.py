@@ -100,17 +100,21 @@ def _rollout(codec: Codec, example: Example, row: Encoded) -> Rollout:
 def _at_steps(
     codec: Codec, rollout: Rollout, steps: Sequence[str], labels: Sequence[float]
 ) -> Iterator[tuple[int, float]]:
-    """The place of the token that ends each labelled step, with its label."""
+    """The place of the token that ends each labelled step, with its label. White space, which decoders change, is not
+    counted."""
     first = list(rollout.mask).index(True)
     prompt, answer = list(rollout.tokens[:first]), list(rollout.tokens[first:])
 
     def num_written(num: int) -> int:
-        return len(text_after(prompt, answer[:num], codec.tokenizer))
+        return _size(text_after(prompt, answer[:num], codec.tokenizer))
 
-    ends = accumulate(len(step) + (i > 0) for i, step in enumerate(steps))  # a line break before all but the first
-    for end, label in zip(ends, labels, strict=False):  # labels may end at the first mistake
+    for end, label in zip(accumulate(map(_size, steps)), labels, strict=False):  # labels may end at the first mistake
         place = bisect_left(range(1, len(answer)), end, key=num_written)
         yield first + place, float(label)
+
+
+def _size(text: str) -> int:
+    return len("".join(text.split()))
 
 
 LABEL = "label"
