@@ -1,6 +1,5 @@
 """Shared fixtures: a tiny model built here, and the real data where CLEW_DATA names them."""
 
-# ruff: noqa: E402
 import os
 
 os.environ["OMP_NUM_THREADS"] = "1"  # read when numpy and torch are loaded: workers side by side must not share threads

@@ -219,7 +219,7 @@ def shown_items(connection: Connection, ids: Sequence[Sequence[ItemId]]) -> list
 
 
 @cache
-def _bodies(table: sa.Table) -> sa.Select[tuple[str, str]]:
+def _bodies(table: sa.Table) -> sa.Select[str, str]:
     """Built once: putting a statement together takes longer than running it."""
     return sa.select(table.c.id, table.c.body).where(table.c.id.in_(sa.bindparam("ids", expanding=True)))
 
