@@ -7,8 +7,9 @@ likes restrained ones with many different words. An ending violates when it has 
 is not about several people ("they"). CGPO has a task for each reader, all judges in both. Its rivals are RLOO on
 a * happy + (1 - a) * restrained - penalty * violated, for weights fixed in SUMS. All sample the same number of answers
 to the same prompts with the same optimiser, and are measured on the same held-out prompts. A cell is a method and a
-seed; those in benchmarks/results/cgpo/ are not run again. Settings (rate, kl_max, KL coefficient) were chosen once, on
-seed 100, which is not reported.
+seed; those in benchmarks/results/cgpo/ are not run again. Task and settings are the third that were tried, on seed 100,
+which is not reported: under constraints that 94 % of the SFT model's answers violate, CRPG learnt to end at once. The
+sums have the same rate and steps; their KL coefficient and penalties were not tuned.
 """
 
 import argparse
