@@ -148,7 +148,7 @@ def _repeat(ask: _Ask) -> str | None:
 
 
 def _insert(ask: _Ask, purpose: Want, values: dict[str, Any]) -> str:
-    lease = {
+    lease: dict[str, Any] = {
         "id": secrets.token_hex(12),
         "project": ask.project.id,
         "person": ask.person.id,
