@@ -24,6 +24,7 @@ from clew.losses.single import kto
 from clew.models.load import make_policy
 from clew.models.reward import ScalarModel, give_pad_token
 from clew.models.trunk import Trunk
+from clew.pairwise import pair_objective
 from clew.policy_gradient import Critic, critic_objective, policy_objective
 from clew.recipes import preference, pretrain, rl, sft
 from clew.shaping import KL
@@ -97,7 +98,7 @@ OBJECTIVES: dict[str, tuple[Objective, int, Callable[[Batch], Batch]]] = {
         for name, ratio in (("reinforce", "token"), ("cispo", "token"), ("apa", "token"), ("clipped", "sequence"))
     },
     **{
-        f"preference {name}": (preference.pair_objective(partial(loss)), 2, summed_reference)
+        f"preference {name}": (pair_objective(partial(loss)), 2, summed_reference)
         for name, loss in PAIR_LOSSES.items()
     },
 }  # fmt: skip
