@@ -16,7 +16,7 @@ import multiprocessing
 import os
 import resource
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ FIGURE = Path(__file__).parents[1] / "docs" / "images" / "frontier.png"
 GOLD = "clew.data.stories:happy_ending"
 MAX_TOKENS, ROLLOUTS, STEPS = 100, 64, 32
 """Tokens an answer, answers a step, steps: 2048 answers a cell."""
-PROMPTS = {"endings": (0, 800), "prompts": (1400, 600), "heldout": (3000, 300)}
+PROMPTS = {"endings": (0, 600), "prompts": (1400, 1024), "heldout": (3700, 300)}
 CONSTANT: dict[str, Any] = {"schedule": "constant", "max_tokens": 4096}
 FLAT = {"missing_eos": {"how": "replace", "value": -2.0}, "steps": STEPS, "save_every": STEPS // 4, "keep": None}
 
@@ -67,7 +67,7 @@ class Place:
         raters = [{"rater": {"name": "honest", "sharpness": 3.0}, "num": 1}]
         return self.run(
             f"labels-{self.seed}", "label", model=self.sft, data=self.rows("prompts"), gold=GOLD, raters=raters,
-            answers=4, sampling={"max_tokens": MAX_TOKENS}, batch=ROLLOUTS,
+            sampling={"max_tokens": MAX_TOKENS}, batch=ROLLOUTS,
         )  # fmt: skip
 
 
@@ -121,6 +121,45 @@ def apa(place: Place) -> Path:
     )
 
 
+def reject(place: Place) -> Path:
+    """RAFT: four rounds of best-of-8."""
+    learner = {"lr": 1e-3, **CONSTANT}
+    reward = [{"function": GOLD}]
+    return place.trained(
+        "reject", data=place.rows("prompts"), reward=reward, rounds=4, prompts=ROLLOUTS, answers=8, minibatches=4,
+        learner=learner, save_every=4, keep=None,
+    )  # fmt: skip
+
+
+def online(place: Place) -> Path:
+    """Online DPO."""
+    learner = {"lr": 5e-4, **CONSTANT}
+    reward = [{"function": GOLD}]
+    return place.trained(
+        "online", data=place.rows("prompts"), reward=reward, steps=STEPS, prompts=ROLLOUTS // 2,
+        loss={"name": "dpo", "beta": 0.1}, learner=learner, save_every=STEPS // 4, keep=None,
+    )  # fmt: skip
+
+
+def nash(place: Place) -> Path:
+    """Nash-MD. Half of the answers are the opponents'."""
+    learner = {"lr": 1e-3, **CONSTANT}
+    return place.trained(
+        "nash", data=place.rows("prompts"), preference="clew.data.stories:happier", tau=0.02, steps=STEPS,
+        prompts=ROLLOUTS // 4, measured=0, learner=learner, save_every=STEPS // 4, keep=None,
+    )  # fmt: skip
+
+
+def ilql(place: Place) -> Path:
+    """From the answers of the pairs, each with its gold reward."""
+    learner = {"lr": 1e-3, "warmup": 0.1, "max_tokens": 4096}
+    reward = [{"function": GOLD}]
+    return place.trained(
+        "ilql", data={"path": str(place.labels() / "pairs.jsonl")}, reward=reward, learner=learner, batch=64, epochs=4,
+        polyak=0.05, polyak_every=1, decode={"beta": 4.0}, save_every=32, keep=None,
+    )  # fmt: skip
+
+
 def preference(place: Place, loss: dict[str, Any], lr: float) -> Path:
     pairs = {"path": str(place.labels() / "pairs.jsonl")}
     learner = {"lr": lr, "warmup": 0.1, "max_tokens": 4096}
@@ -137,7 +176,11 @@ def kto(place: Place) -> Path:
     return preference(place, {"name": "kto", "beta": 0.1}, 3e-4)
 
 
-METHODS: dict[str, Callable[[Place], Path]] = {f.__name__: f for f in (ppo, rloo, grpo, cispo, apa, dpo, kto)}
+OFFLINE = (dpo, kto, ilql)
+"""They learn from the same pairs, or from their answers."""
+METHODS: dict[str, Callable[[Place], Path]] = {
+    f.__name__: f for f in (ppo, rloo, grpo, cispo, apa, reject, online, nash, *OFFLINE)
+}
 
 
 def cell(folder: Path, method: str, seed: int) -> dict[str, Any]:
@@ -154,12 +197,8 @@ def cell(folder: Path, method: str, seed: int) -> dict[str, Any]:
         data=place.rows("heldout"), gold=GOLD,
     )  # fmt: skip
     points = json.loads((measured / "evaluation.json").read_text())["points"]
-    ledgers = [
-        json.loads((each / "run.json").read_text())["ledger"]
-        for each in (run, folder / f"labels-{seed}")
-        if each.exists()
-    ]
-    used = ledgers if method in ("dpo", "kto") else ledgers[:1]
+    runs = [run, folder / f"labels-{seed}"] if METHODS[method] in OFFLINE else [run]
+    used = [json.loads((each / "run.json").read_text())["ledger"] for each in runs]
     return {
         "method": method,
         "seed": seed,
@@ -171,8 +210,11 @@ def cell(folder: Path, method: str, seed: int) -> dict[str, Any]:
     }
 
 
-def best_of_n(folder: Path, *, num: int = 32) -> list[dict[str, float]]:
-    """Mean gold of the best of n, for every power of two: over all choices of n among `num` answers of each prompt."""
+def best_of_n(folder: Path, *, num: int = 256) -> dict[str, Any]:
+    """Mean gold of the best of n, for every power of two: over all choices of n among `num` answers of each prompt.
+
+    And the standard deviation of one answer's gold, over answers and prompts.
+    """
     from math import comb, log
 
     import torch
@@ -192,30 +234,49 @@ def best_of_n(folder: Path, *, num: int = 32) -> list[dict[str, float]]:
     rollouts = LocalEngine(policy).generate(prompts, n=num, sampling=Sampling(MAX_TOKENS), key=(100, 0))
     gold = np.sort(np.array(happy_ending([""] * len(rollouts), [r.text for r in rollouts])).reshape(-1, num), axis=1)
     found = []
-    for n in (1, 2, 4, 8, 16, 32):
+    for n in (2**k for k in range(num.bit_length())):
         weights = [comb(i, n - 1) / comb(num, n) for i in range(num)]  # that the i-th smallest is the best of n
         best = gold @ np.array(weights)
         half = 1.96 * float(best.std(ddof=1)) / len(best) ** 0.5
         found.append({"n": n, "kl": log(n) - (n - 1) / n, "gold": float(best.mean()), "half_width": half})
-    return found
+    return {"points": found, "spread": float(gold.std(ddof=1))}
 
 
-def summary(cells: Sequence[dict[str, Any]], yardstick: Sequence[dict[str, float]]) -> list[dict[str, Any]]:
+AT = (1.0, 2.0)
+"""√KL at which curves are compared with best-of-n."""
+
+
+def curve(found: Mapping[str, Any]) -> tuple[list[float], list[float]]:
+    """√KL and gold of a cell's points, from the SFT model on."""
+    start = [p for p in found["points"] if p["policy"] != found["method"]]
+    own = sorted((p for p in found["points"] if p["policy"] == found["method"]), key=lambda p: (p["final"], p["step"]))
+    root = [max(p["kl"]["value"], 0.0) ** 0.5 for p in own]
+    return [0.0, *root], [start[0]["gold"]["value"], *(p["gold"]["value"] for p in own)]
+
+
+def reached(root: Sequence[float], gold: Sequence[float], at: float) -> float | None:
+    """Gold where a curve first crosses this √KL, on the line between its two points; None where it never does."""
+    for place in range(1, len(root)):
+        low, high = root[place - 1], root[place]
+        if low <= at <= high:
+            return gold[place - 1] + (gold[place] - gold[place - 1]) * (at - low) / max(high - low, 1e-9)
+    return None
+
+
+def summary(cells: Sequence[dict[str, Any]], yardstick: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Of each method, over seeds: final gold and KL, what a gain cost in tokens, labels and time; beside best-of-n."""
+    best = [p["kl"] ** 0.5 for p in yardstick["points"]], [p["gold"] for p in yardstick["points"]]
     rows = []
     for method in dict.fromkeys(c["method"] for c in cells):
         own = [c for c in cells if c["method"] == method]
         finals = [next(p for p in c["points"] if p["final"] and p["policy"] == method) for c in own]
         gains, kls = ([p[key]["value"] for p in finals] for key in ("gain", "kl"))
-        golds = [p["gold"]["value"] for p in finals]
-        at = float(
-            np.interp(np.sqrt(np.mean(kls)), [y["kl"] ** 0.5 for y in yardstick], [y["gold"] for y in yardstick])
-        )
         per = {key: float(np.mean([c[key] for c in own])) for key in ("tokens_sampled", "labels", "cpu_s")}
         gain = float(np.mean(gains))
         rows.append({
-            "method": method, "seeds": len(own), "gold": float(np.mean(golds)), "gain": gain, "gains": gains,
-            "lowest": min(p["gain"]["low"] for p in finals), "kl": float(np.mean(kls)), "best_of_n_at_this_kl": at,
+            "method": method, "seeds": len(own), "gold": float(np.mean([p["gold"]["value"] for p in finals])),
+            "gain": gain, "gains": gains, "lowest": min(p["gain"]["low"] for p in finals), "kl": float(np.mean(kls)),
+            "behind_best_of_n": {str(at): behind(own, at, best, yardstick["spread"]) for at in AT},
             "gain_per_1000_tokens": 1000 * gain / per["tokens_sampled"],
             "gain_per_1000_labels": 1000 * gain / per["labels"] if per["labels"] else None,
             "gain_per_cpu_minute": 60 * gain / per["cpu_s"], **per,
@@ -223,18 +284,28 @@ def summary(cells: Sequence[dict[str, Any]], yardstick: Sequence[dict[str, float
     return rows
 
 
-def draw(cells: Sequence[dict[str, Any]], yardstick: Sequence[dict[str, float]], file: Path) -> None:
+def behind(
+    cells: Sequence[dict[str, Any]], at: float, best: tuple[list[float], list[float]], spread: float
+) -> list[float | None]:
+    """Of each seed: how far its curve lies under best-of-n at this √KL, in standard deviations of an answer's gold."""
+    found = [reached(*curve(c), at) for c in cells]
+    top = float(np.interp(at, *best))
+    return [None if gold is None else (top - gold) / spread for gold in found]
+
+
+def draw(cells: Sequence[dict[str, Any]], yardstick: Mapping[str, Any], file: Path) -> None:
     import matplotlib.pyplot as plt
 
-    figure, axis = plt.subplots(figsize=(8, 5))
-    axis.plot([y["kl"] ** 0.5 for y in yardstick], [y["gold"] for y in yardstick], "k--", label="best of n")
+    figure, axis = plt.subplots(figsize=(9, 6))
+    best = yardstick["points"]
+    axis.plot([p["kl"] ** 0.5 for p in best], [p["gold"] for p in best], "k--", label="best of n")
     for place, method in enumerate(dict.fromkeys(c["method"] for c in cells)):
-        own = [[p for p in c["points"] if p["policy"] == method] for c in cells if c["method"] == method]
-        depth = min(len(points) for points in own)
-        kl = np.array([[max(p["kl"]["value"], 0) ** 0.5 for p in points[:depth]] for points in own])
-        gold = np.array([[p["gold"]["value"] for p in points[:depth]] for points in own])
-        (line,) = axis.plot(kl.mean(0), gold.mean(0), marker="o", ms=4, label=method, color=f"C{place % 10}")
-        axis.vlines(kl.mean(0), gold.min(0), gold.max(0), color=line.get_color(), alpha=0.5)
+        curves = [curve(c) for c in cells if c["method"] == method]
+        depth = min(len(root) for root, _ in curves)
+        root, gold = (np.array([c[i][:depth] for c in curves]) for i in (0, 1))
+        style: dict[str, Any] = {"color": f"C{place % 10}", "marker": "os"[place // 10]}
+        (line,) = axis.plot(root.mean(0), gold.mean(0), ms=4, label=method, **style)
+        axis.vlines(root.mean(0), gold.min(0), gold.max(0), color=line.get_color(), alpha=0.5)
     axis.set(xlabel="√KL to the SFT model, nats per answer", ylabel="gold reward on held-out prompts")
     axis.legend(frameon=False)
     figure.savefig(file, dpi=130, bbox_inches="tight")
@@ -262,8 +333,8 @@ def main() -> None:
             print(method, seed, found["points"][-1]["gain"], found["points"][-1]["kl"], found["cpu_s"], flush=True)
     yardstick_file = RESULTS / "best-of-n.json"
     if not yardstick_file.exists():
-        paired.write(yardstick_file, command, {"versions": versions, "points": best_of_n(asked.folder)})
-    yardstick = json.loads(yardstick_file.read_text())["points"]
+        paired.write(yardstick_file, command, {"versions": versions, **best_of_n(asked.folder)})
+    yardstick = json.loads(yardstick_file.read_text())
     cells = [json.loads(f.read_text()) for f in sorted(RESULTS.glob("*-[0-9]*.json"))]
     paired.write(RESULTS / "summary.json", command, {"versions": versions, "methods": summary(cells, yardstick)})
     draw(cells, yardstick, FIGURE)

@@ -5,6 +5,7 @@ likes endings that are happy, in which somebody speaks, that are finished and do
 sentence by sentence, so that "she was not sad" is no grief, and the last sentence counts twice.
 """
 
+import math
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -55,6 +56,22 @@ def endings(
 def happy_ending(prompts: Sequence[str], completions: Sequence[str]) -> list[float]:
     """What the reader thinks of endings, in [-2, 2]."""
     return [_taste(completion) for completion in completions]
+
+
+def gentle(prompts: Sequence[str], completions: Sequence[str]) -> list[float]:
+    """What a careful reader thinks, who wants no word of grief, denied or not, and nobody to shout: in [-2, 1]."""
+    found: list[float] = []
+    for completion in completions:
+        words = re.findall(r"[a-z']+", completion.lower())
+        found.append(max(-2.0, 1.0 - sum(word in GRIEF for word in words) - 0.5 * completion.count("!")))
+    return found
+
+
+def happier(
+    prompts: Sequence[str], completions: Sequence[str], opponents: Sequence[str], *, sharpness: float = 3.0
+) -> list[float]:
+    """P(the reader prefers an ending to its opponent): a logistic of the difference."""
+    return [1 / (1 + math.exp(sharpness * (_taste(b) - _taste(a)))) for a, b in zip(completions, opponents, strict=True)]
 
 
 def _taste(ending: str) -> float:
