@@ -10,12 +10,13 @@ from clew.cli import app
 from clew.config import ConfigError, load
 from clew.data.chat import Encoded
 from clew.data.collate import collate
+from clew.footprint import cache_bytes, optimiser_bytes, update_bytes
 from clew.machine import GPUS, Machine, gpu
 from clew.models.adapter import LoRA
 from clew.models.layout import Layout
 from clew.models.shadow import Shadow
 from clew.pipeline import Stage, recipe
-from clew.plan import cache_bytes, optimiser_bytes, plan, update_bytes
+from clew.plan import plan
 
 V, D, F, LAYERS, HEADS, KEY_HEADS = 27, 16, 32, 2, 4, 2
 """Of the fixture's Llama; V is its vocabulary's."""
@@ -137,18 +138,28 @@ def folder(tmp_path, new_module, tokenizer):
 
 def stage_of(name: str, folder, **options) -> Stage:
     values = {"out": str(folder / name), "model": str(folder / "model"), "data": {"path": str(folder / "pairs.jsonl")}}
-    (folder / f"{name}.yaml").write_text(json.dumps(values | options))
+    given = {key: value for key, value in (values | options).items() if value is not None}
+    (folder / f"{name}.yaml").write_text(json.dumps(given))
     run, kind = recipe(name)
     return Stage(name, run, load(kind, folder / f"{name}.yaml"), {})
 
 
 def test_the_phases_of_each_recipe(folder):
     phases = {}
+    task = {
+        "data": {"path": str(folder / "pairs.jsonl")},
+        "reward": "math:sqrt",
+        "optimiser": {"name": "crpg", "kl_max": 20},
+    }
     for name, options in {
         "sft": {"batch": 4},
         "preference": {"batch": 4},
         "reward": {"batch": 4},
         "rl": {"prompts": 2, "group": 2, "max_tokens": 8, "advantages": "group_mean", "reward": "math:sqrt"},
+        "online": {"prompts": 2, "max_tokens": 8, "reward": "math:sqrt"},
+        "reject": {"prompts": 2, "max_tokens": 8, "reward": "math:sqrt"},
+        "nash": {"prompts": 2, "max_tokens": 8, "preference": "math:sqrt"},
+        "cgpo": {"data": None, "tasks": {"one": task | {"prompts": 2}, "two": task | {"prompts": 3}}, "max_tokens": 8},
         "label": {"gold": "math:sqrt", "raters": [{"rater": "honest"}], "sampling": {"max_tokens": 8}},
     }.items():
         found = plan(stage_of(name, folder, **options), MACHINE)
@@ -159,6 +170,10 @@ def test_the_phases_of_each_recipe(folder):
         "preference": ["reference", "learning"],
         "reward": ["learning"],
         "rl": ["sampling", "scoring", "learning"],
+        "online": ["sampling", "scoring", "learning"],
+        "reject": ["sampling", "learning"],
+        "nash": ["sampling", "scoring", "learning"],
+        "cgpo": ["sampling", "scoring", "learning"],
         "label": ["sampling"],
     }
 

@@ -45,7 +45,9 @@ def plan(
     fits = True
     for number, stage in enumerate(stages):
         found = plan.plan(stage, where, stages[:number])
-        if found is not None:
+        if found is None and "model" in type(stage.config).model_fields:
+            screen.print(f"[bold]{stage.name}[/bold]: not predicted; clew plan does not know this recipe\n")
+        elif found is not None:
             _show(screen, found)
             fits &= _verdict(screen, found, stage, where, stages[:number])
     raise typer.Exit(0 if fits else 1)

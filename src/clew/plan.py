@@ -9,36 +9,38 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, cast
 
-from torch import nn
-
 from clew.data.chat import Codec, Encoded
 from clew.data.sources import Source, load_examples, without_repeats
-from clew.judges.score import leaves
+from clew.footprint import (
+    Phase,
+    cache_bytes,
+    half_linears,
+    optimiser_bytes,
+    sampling_logits,
+    sampling_seconds,
+    update_bytes,
+    update_seconds,
+)
+from clew.judges.score import RewardSource, leaves
+from clew.losses.pair import PAIR_LOSSES
 from clew.machine import Machine, resident
 from clew.models.fresh import llama
 from clew.models.shadow import Cost, Shadow
 from clew.pipeline import Stage
 from clew.recipes import preference, reward, sft
 from clew.recipes.ask import Ask
+from clew.recipes.cgpo import CGPO
 from clew.recipes.evaluate import Evaluate
 from clew.recipes.label import Label
+from clew.recipes.nash import Nash
+from clew.recipes.online import Online
 from clew.recipes.preference import Preference
 from clew.recipes.pretrain import Pretrain
+from clew.recipes.reject import Reject
 from clew.recipes.reward import RewardConfig
 from clew.recipes.rl import RL
 from clew.recipes.sft import SFT
 from clew.workload import Busiest, Read, Rows, Workload
-
-
-class Phase(NamedTuple):
-    """What is in memory at once, in bytes by kind."""
-
-    name: str
-    parts: dict[str, float]
-
-    @property
-    def total(self) -> float:
-        return sum(self.parts.values())
 
 
 @dataclass
@@ -96,49 +98,6 @@ class _Stage(Workload):
         return flops / (self.machine.flops[self.config.precision] * self.machine.share)
 
 
-def optimiser_bytes(shadow: Shadow) -> float:
-    """AdamW's two running means, float32, of every number that learns."""
-    return 8.0 * shadow.num_trained
-
-
-def update_bytes(shadow: Shadow, machine: Machine) -> float:
-    """All gradients, and what AdamW puts beside them: nothing on a CPU, one number each on a GPU."""
-    return (4.0 if machine.is_cpu else 8.0) * shadow.num_trained
-
-
-def update_seconds(shadow: Shadow, machine: Machine) -> float:
-    """AdamW reads a number, its gradient and two means, and writes three: bound by bandwidth."""
-    return 28.0 * shadow.num_trained / machine.bandwidth
-
-
-def cache_bytes(shadow: Shadow, *, slots: int, group: int, longest: int, max_tokens: int) -> float:
-    """Keys and values in float32 of every layer: prompts once for their samples, and each slot's answer."""
-    config = shadow.trunk.module.config.get_text_config()
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    columns = min(slots, 2 * slots // group) * longest + slots * max_tokens
-    return 2.0 * 4 * config.num_hidden_layers * heads * width * columns
-
-
-def sampling_logits(shadow: Shadow, slots: int) -> float:
-    """Logits, probabilities and one temporary of every slot, float32."""
-    return 3.0 * 4 * slots * shadow.trunk.module.config.get_text_config().vocab_size
-
-
-def half_linears(shadow: Shadow) -> float:
-    """A second copy of the linear layers, in bfloat16, but for the output."""
-    head = shadow.trunk.module.get_output_embeddings()
-    linears = [m for m in shadow.trunk.module.modules() if type(m) is nn.Linear and m is not head]
-    return 2.0 * sum(linear.weight.numel() for linear in linears)
-
-
-def sampling_seconds(shadow: Shadow, cache: float, rollouts: int, slots: int, tokens: int, machine: Machine) -> float:
-    """Each token of all slots reads every weight and half of the cache, or is bound by its products."""
-    reading = (shadow.weights + cache / 2) / machine.bandwidth
-    computing = 2.0 * shadow.num_parameters * slots / (machine.flops["fp32"] * machine.share)
-    return tokens * -(-rollouts // slots) * max(reading, computing)
-
-
 def _learning(stage: _Stage, shadow: Shadow, busiest: Busiest, others: Mapping[str, float]) -> tuple[Phase, float]:
     """The phase, beside what is there anyway, and the seconds of a step."""
     cost = shadow.learn(busiest.batch, again=busiest.again)
@@ -193,52 +152,145 @@ def _pretrain(stage: _Stage) -> Plan:
     return _told(stage, shadow, [phase], {"learning": taken}, config.steps)
 
 
+class _Models(NamedTuple):
+    """Of a recipe that samples."""
+
+    learners: list[Shadow]  # the policy first
+    others: dict[str, list[Shadow]]  # they are there all the time and never learn
+    readers: list[Shadow]  # of what was sampled
+
+
+class _Step(NamedTuple):
+    """What a recipe that samples does at once."""
+
+    prompts: int
+    answers: int  # sampled for each prompt
+    learnt: int  # of these, learnt from
+    minibatches: int = 1
+    epochs: int = 1
+    steps: int = 1  # of the run, in all
+
+
 def _rl(stage: _Stage) -> Plan:
     config = cast(RL, stage.config)
-    models = _models(stage, config)
-    policy, learners = models["weights"][0], [*models["weights"], *models["critic"]]
-    weights = {name: float(sum(shadow.weights for shadow in found)) for name, found in models.items() if found}
-    own = {**stage.libraries(), **weights, "optimiser": sum(map(optimiser_bytes, learners))}
-    rows = _rollouts(stage, config.max_tokens, config.group)
-    sampling, sampled = _sampling(stage, policy, rows, config.prompts, config.group, config.max_tokens)
-    budget, minibatch = config.learner.max_tokens, -(-config.prompts // config.minibatches)
-    busiest = rows.busiest(config.prompts, config.steps, config.seed, budget)
-    readers = [*(models["reference"] or [policy]), *models["critic"], *models["rewards"]]
-    read = [reader.read(busiest.batch) for reader in readers]
-    scoring = Phase("scoring", {**own, **stage.read(max(read, key=lambda cost: cost.peak))})
-    update = rows.busiest(minibatch, config.steps, config.seed, budget)
-    learning = [_learning(stage, learner, update, own) for learner in learners]
-    most = max((phase for phase, _ in learning), key=lambda phase: phase.total)
-    seconds = {
-        "sampling": sampled,
-        "scoring": sum(stage.seconds(cost.flops * busiest.times) for cost in read),
-        "learning": sum(taken for _, taken in learning) * config.epochs * config.minibatches,
-    }
-    return _told(stage, policy, [Phase("sampling", {**own, **sampling}), scoring, most], seconds, config.steps)
+    policy, critic = _policy(stage), config.critic
+    critics = [stage.shadow(critic.model, scalar=True, lora=critic.lora, optimiser=critic.learner)] if critic else []
+    reference, rewards = _frozen(stage), _judges(stage, config.reward)
+    models = _Models(
+        [policy, *critics], {"reference": reference, "rewards": rewards}, [*(reference or [policy]), *critics, *rewards]
+    )
+    step = _Step(config.prompts, config.group, config.group, config.minibatches, config.epochs)
+    return _sampled_and_learnt(stage, models, [_rollouts(stage, config.max_tokens, config.group)], [step], config.steps)
 
 
-def _models(stage: _Stage, config: RL) -> dict[str, list[Shadow]]:
-    """By what their weights are: the policy's own, and the others'."""
-    critic, reference = config.critic, config.reference or (None if config.lora else config.model)
-    return {
-        "weights": [stage.shadow(config.model, scalar=False, lora=config.lora, optimiser=config.learner)],
-        "reference": [stage.shadow(reference, scalar=False)] if reference else [],
-        "critic": [stage.shadow(critic.model, scalar=True, lora=critic.lora, optimiser=critic.learner)]
-        if critic
-        else [],
-        "rewards": [stage.shadow(s.model, precision="fp32") for s in leaves(config.reward) if s.model is not None],
-    }
+def _online(stage: _Stage) -> Plan:
+    config = cast(Online, stage.config)
+    policy, rewards = _policy(stage), _judges(stage, config.reward)
+    is_free = config.loss.bind(PAIR_LOSSES).func in preference.REFERENCE_FREE
+    begun = [stage.shadow(config.model, scalar=False)] if config.round else []
+    reference = [] if is_free else begun if config.anchor == "round" else _frozen(stage)
+    others = {"reference": reference, "begun": begun if config.anchor == "start" or is_free else [], "rewards": rewards}
+    models = _Models([policy], others, [*([] if is_free else reference or [policy]), *rewards])
+    step = _Step(config.prompts, config.answers, 2, config.minibatches, config.epochs)
+    rows = _rollouts(stage, config.max_tokens, max(2, config.answers))
+    return _sampled_and_learnt(stage, models, [rows], [step], config.steps)
 
 
-def _rollouts(stage: _Stage, max_tokens: int, group: int) -> Rows:
+def _reject(stage: _Stage) -> Plan:
+    config = cast(Reject, stage.config)
+    start, rewards = [stage.shadow(config.model, scalar=False)] if config.restart else [], _judges(stage, config.reward)
+    rows = _rollouts(stage, config.max_tokens, config.answers)
+    updates = config.epochs * config.minibatches
+    kept = config.filter.options.get("num", 1) if config.filter.name == "best" else config.answers
+    stage.about.append(f"{kept} of {config.answers} answers kept")
+    prompts = config.prompts or rows.total or len(rows.items)
+    step = _Step(prompts, config.answers, kept, config.minibatches, config.epochs, updates)
+    models = _Models([_policy(stage)], {"start": start, "rewards": rewards}, rewards)
+    return _sampled_and_learnt(stage, models, [rows], [step], config.rounds * updates)
+
+
+def _nash(stage: _Stage) -> Plan:
+    """The opponents' answers, and pairs as a preference model reads them, are as many rows again."""
+    config = cast(Nash, stage.config)
+    reference = [stage.shadow(config.reference or config.model, scalar=False)]
+    average = [stage.shadow(config.model, scalar=False)] if config.opponent == "average" else []
+    judges = [stage.shadow(config.preference.model, precision="fp32")] if config.preference.model else []
+    others = {"reference": reference, "average": average, "preference": judges}
+    rows, sides = _rollouts(stage, config.max_tokens, config.answers), 2 * config.answers
+    both = Rows([item * 2 for item in rows.items], rows.total)
+    models = _Models([_policy(stage)], others, [*reference, *judges])
+    step = _Step(config.prompts, sides, config.answers)
+    return _sampled_and_learnt(stage, models, [both], [step], config.steps)
+
+
+def _cgpo(stage: _Stage) -> Plan:
+    """Every task in turn, then one update from all."""
+    config = cast(CGPO, stage.config)
+    reference, tasks = _frozen(stage), list(config.tasks.values())
+    rewards = [judge for task in tasks for judge in _judges(stage, task.reward)]
+    readers = [*(reference or [_policy(stage)]), *rewards]
+    models = _Models([_policy(stage)], {"reference": reference, "rewards": rewards}, readers)
+    rows = [_rollouts(stage, config.max_tokens, task.answers + 1, task.data) for task in tasks]
+    steps = [_Step(task.prompts, task.answers + 1, task.answers) for task in tasks]
+    return _sampled_and_learnt(stage, models, rows, steps, config.steps)
+
+
+def _policy(stage: _Stage) -> Shadow:
+    config = stage.config
+    return stage.shadow(config.model, scalar=False, lora=config.lora, optimiser=config.learner)
+
+
+def _frozen(stage: _Stage) -> list[Shadow]:
+    """The reference; none where it is the policy without its adapter."""
+    path = stage.config.reference or (None if stage.config.lora else stage.config.model)
+    return [stage.shadow(path, scalar=False)] if path else []
+
+
+def _judges(stage: _Stage, rewards: Sequence[RewardSource]) -> list[Shadow]:
+    return [stage.shadow(source.model, precision="fp32") for source in leaves(rewards) if source.model is not None]
+
+
+def _sampled_and_learnt(
+    stage: _Stage, models: _Models, tasks: Sequence[Rows], steps: Sequence[_Step], total: int
+) -> Plan:
+    """`tasks`: prompts with all answers that are sampled, and beside each what is done with it."""
+    policy, budget, seed = models.learners[0], stage.config.learner.max_tokens, stage.config.seed
+    weights = {name: float(sum(shadow.weights for shadow in found)) for name, found in models.others.items() if found}
+    own = {
+        **stage.libraries(), "weights": float(policy.weights),
+        **({"critic": float(models.learners[1].weights)} if models.learners[1:] else {}), **weights,
+        "optimiser": sum(map(optimiser_bytes, models.learners)),
+    }  # fmt: skip
+    phases: list[Phase] = []
+    seconds = dict.fromkeys(("sampling", "scoring", "learning"), 0.0)
+    for rows, step in zip(tasks, steps, strict=True):
+        sampling, sampled = _sampling(stage, policy, rows, step.prompts, step.answers, stage.config.max_tokens)
+        busiest = rows.busiest(step.prompts, total, seed, budget)
+        read = [reader.read(busiest.batch) for reader in models.readers]
+        learnt = Rows([item[: step.learnt] for item in rows.items], rows.total)
+        update = learnt.busiest(-(-step.prompts // step.minibatches), total, seed, budget)
+        learning = [_learning(stage, learner, update, own) for learner in models.learners]
+        phases.append(Phase("sampling", {**own, **sampling}))
+        if read:
+            phases.append(Phase("scoring", {**own, **stage.read(max(read, key=lambda cost: cost.peak))}))
+        phases += [phase for phase, _ in learning]
+        seconds["sampling"] += sampled / step.steps
+        seconds["scoring"] += sum(stage.seconds(cost.flops * busiest.times) for cost in read) / step.steps
+        seconds["learning"] += sum(taken for _, taken in learning) * step.epochs * step.minibatches / step.steps
+    names = dict.fromkeys(phase.name for phase in phases)
+    worst = [max((p for p in phases if p.name == name), key=lambda phase: phase.total) for name in names]
+    return _told(stage, policy, worst, {name: seconds[name] for name in names}, total)
+
+
+def _rollouts(stage: _Stage, max_tokens: int, group: int, source: Source | None = None) -> Rows:
     """Prompts, each with a group of answers as long as they may get."""
 
     def read(codec: Codec, source: Source) -> list[list[Encoded]]:
         prompts = codec.prompts(without_repeats(load_examples(source)), max_tokens)
         return [[_answered(list(p.tokens), max_tokens)] * group for p in prompts]
 
-    rows = stage.rows(stage.config.model if hasattr(stage.config, "model") else stage.config.baseline, read)
-    stage.about.append(f"answers of {max_tokens} tokens, the most that max_tokens allows")
+    rows = stage.rows(stage.config.model if hasattr(stage.config, "model") else stage.config.baseline, read, source)
+    stage.assume(f"answers of {max_tokens} tokens, the most that max_tokens allows")
     if len(rows.items) == 1 and rows.total is None:
         prompt = [0] * max(1, stage.config.encoding.max_length - max_tokens)
         return Rows([[_answered(prompt, max_tokens)] * group], None)
@@ -325,6 +377,10 @@ PLANNERS: dict[type, Callable[[_Stage], Plan]] = {
         scalar=False,
     ),
     RL: _rl,
+    Online: _online,
+    Reject: _reject,
+    Nash: _nash,
+    CGPO: _cgpo,
     Label: _label,
     Ask: _ask,
     Evaluate: _evaluate,

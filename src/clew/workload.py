@@ -80,21 +80,26 @@ class Workload:
         own = (Path(path) / "tokenizer_config.json").exists()
         return Codec(AutoTokenizer.from_pretrained(path if own else base_of(path)), self.config.encoding)
 
-    def rows(self, path: str, read: Read) -> "Rows":
+    def assume(self, said: str) -> None:
+        """Once, however many parts of a stage assume it."""
+        if said not in self.about:
+            self.about.append(said)
+
+    def rows(self, path: str, read: Read, source: Source | None = None) -> "Rows":
         """A sample of the items that a step takes, encoded; of the greatest length where they cannot be read yet."""
-        source, codec = self.config.data, self.codec(path)
+        source, codec = source or self.config.data, self.codec(path)
         coming = not Path(source.path).exists() and any(
             Path(source.path).resolve().is_relative_to(s.folder.resolve()) for s in self.earlier
         )
         if coming or codec is None:
             length = self.config.encoding.max_length
-            self.about.append(f"rows are not there yet: {length} tokens each, the most that encoding.max_length allows")
+            self.assume(f"rows are not there yet: {length} tokens each, the most that encoding.max_length allows")
             row = Encoded([0] * length, [i >= length // 2 for i in range(length)], True)
             return Rows([[row] * (2 if isinstance(self.config, (Preference, RewardConfig)) else 1)], None)
         examples = len(load_examples(source))
         items = read(codec, source.model_copy(update={"limit": min(examples, SAMPLE)}))
         if examples > SAMPLE:
-            self.about.append(f"lengths from {SAMPLE:,} of {examples:,} rows")
+            self.assume(f"lengths from {SAMPLE:,} of {examples:,} rows")
         return Rows(items, round(len(items) * max(1.0, examples / SAMPLE)))
 
 

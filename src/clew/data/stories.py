@@ -71,7 +71,8 @@ def happier(
     prompts: Sequence[str], completions: Sequence[str], opponents: Sequence[str], *, sharpness: float = 3.0
 ) -> list[float]:
     """P(the reader prefers an ending to its opponent): a logistic of the difference."""
-    return [1 / (1 + math.exp(sharpness * (_taste(b) - _taste(a)))) for a, b in zip(completions, opponents, strict=True)]
+    gaps = [_taste(a) - _taste(b) for a, b in zip(completions, opponents, strict=True)]
+    return [1 / (1 + math.exp(-sharpness * gap)) for gap in gaps]
 
 
 def _taste(ending: str) -> float:
