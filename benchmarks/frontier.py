@@ -15,14 +15,21 @@ import json
 import multiprocessing
 import os
 import resource
-import time
+import subprocess
 from collections.abc import Callable, Mapping, Sequence
-from importlib.metadata import version
+from functools import partial
+from math import comb, log
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import paired
+import race
+
+from clew.data import stories
+
+if TYPE_CHECKING:
+    from clew.types import Rollout
 
 RESULTS = Path(__file__).parent / "results" / "frontier"
 FIGURE = Path(__file__).parents[1] / "docs" / "images" / "frontier.png"
@@ -37,8 +44,8 @@ FLAT = {"missing_eos": {"how": "replace", "value": -2.0}, "steps": STEPS, "save_
 class Place:
     """Where runs lie: one SFT model for all, a folder for every cell."""
 
-    def __init__(self, folder: Path, seed: int, method: str) -> None:
-        self.folder, self.seed, self.method = folder, seed, method
+    def __init__(self, folder: Path, seed: int, method: str, peer: str | None = None) -> None:
+        self.folder, self.seed, self.method, self.peer = folder, seed, method, peer
         self.data = folder / "data"
 
     @property
@@ -169,35 +176,64 @@ def preference(place: Place, loss: dict[str, Any], lr: float) -> Path:
 
 
 def dpo(place: Place) -> Path:
-    return preference(place, {"name": "dpo", "beta": 0.1}, 3e-4)
+    return preference(place, {"name": "dpo", "beta": 0.1}, LR["dpo"])
 
 
 def kto(place: Place) -> Path:
-    return preference(place, {"name": "kto", "beta": 0.1}, 3e-4)
+    return preference(place, {"name": "kto", "beta": 0.1}, LR["kto"])
 
 
-OFFLINE = (dpo, kto, ilql)
+OFFLINE = ("dpo", "kto", "ilql", "trl-dpo", "trl-kto")
 """They learn from the same pairs, or from their answers."""
+LR = {"dpo": 3e-4, "kto": 3e-4}
 METHODS: dict[str, Callable[[Place], Path]] = {
-    f.__name__: f for f in (ppo, rloo, grpo, cispo, apa, reject, online, nash, *OFFLINE)
+    f.__name__: f for f in (ppo, rloo, grpo, cispo, apa, reject, online, nash, dpo, kto, ilql)
 }
 
 
-def cell(folder: Path, method: str, seed: int) -> dict[str, Any]:
+def of_trl(method: str, place: Place) -> Path:
+    """The same start, data, batches and rates, by TRL in its own environment (with_trl_stories.py)."""
+    from clew.data.sources import step_indices
+
+    assert place.peer is not None, "cells of TRL need its environment"
+    out = place.folder / f"trl-{method}-{place.seed}"
+    if (out / "run.json").exists():
+        return out
+    prompts, ordered = (place.data / "prompts.jsonl").read_text().splitlines(), place.folder / f"{out.name}.jsonl"
+    size = ROLLOUTS // 2 if method == "online" else ROLLOUTS // 8
+    picked = [prompts[i] for step in range(STEPS) for i in step_indices(len(prompts), size, seed=place.seed, step=step)]
+    ordered.write_text("".join(f"{row}\n" for row in picked))
+    rates = LR.get(method, 5e-4), *(("cosine", 6) if method in LR else ("constant", 0))
+    options = {
+        "method": method, "model": place.sft, "seed": place.seed, "out": str(out), "ordered": str(ordered),
+        "pairs": str(place.labels() / "pairs.jsonl") if method in LR else None, "epochs": 2, "steps": STEPS,
+        "rollouts": ROLLOUTS, "max_tokens": MAX_TOKENS, "kl": 0.05, "missing_eos": FLAT["missing_eos"]["value"],
+        "stories": str(stories.__file__), **dict(zip(("lr", "schedule", "warmup"), rates, strict=True)),
+    }  # fmt: skip
+    subprocess.run([place.peer, "with_trl_stories.py", json.dumps(options)], check=True, cwd=Path(__file__).parent)
+    return out
+
+
+METHODS |= {f"trl-{name}": partial(of_trl, name) for name in ("rloo", "grpo", "online", "dpo", "kto")}
+
+
+def cell(folder: Path, method: str, seed: int, peer: str | None) -> dict[str, Any]:
     """Trains and measures one cell. In a process of its own, so that its time is its own."""
     import torch
 
     torch.set_num_threads(1)
-    place = Place(folder, seed, method)
-    began = time.process_time()
+    place = Place(folder, seed, method, peer)
+    if method in OFFLINE:
+        place.labels()
+    began = cpu_seconds()
     run = METHODS[method](place)
-    cpu_s = time.process_time() - began
+    cpu_s = cpu_seconds() - began
     measured = place.run(
         f"{method}-{seed}-measured", "evaluate", baseline=place.sft, policies={method: str(run)},
         data=place.rows("heldout"), gold=GOLD,
     )  # fmt: skip
     points = json.loads((measured / "evaluation.json").read_text())["points"]
-    runs = [run, folder / f"labels-{seed}"] if METHODS[method] in OFFLINE else [run]
+    runs = [run, folder / f"labels-{seed}"] if method in OFFLINE else [run]
     used = [json.loads((each / "run.json").read_text())["ledger"] for each in runs]
     return {
         "method": method,
@@ -206,22 +242,28 @@ def cell(folder: Path, method: str, seed: int) -> dict[str, Any]:
         "tokens_sampled": sum(ledger.get("tokens_generated", 0) for ledger in used),
         "labels": sum(ledger.get("labels/program", 0) for ledger in used),
         "cpu_s": round(cpu_s, 1),
-        "peak_rss_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
     }
 
 
+def cpu_seconds() -> float:
+    """Of this process and of those that it started."""
+    used = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(each.ru_utime + each.ru_stime for each in used)
+
+
 def best_of_n(folder: Path, *, num: int = 256) -> dict[str, Any]:
-    """Mean gold of the best of n, for every power of two: over all choices of n among `num` answers of each prompt.
+    """Mean gold of the best of n, from `num` answers of each held-out prompt, and the spread of one answer's gold."""
+    rollouts = sampled(folder, num)
+    gold = np.array(stories.happy_ending([r.prompt for r in rollouts], [r.text for r in rollouts])).reshape(-1, num)
+    return {"points": means_of_best(gold, gold), "spread": float(gold.std(ddof=1))}
 
-    And the standard deviation of one answer's gold, over answers and prompts.
-    """
-    from math import comb, log
 
+def sampled(folder: Path, num: int) -> "list[Rollout]":
+    """`num` answers of the SFT model to each held-out prompt, one prompt after another."""
     import torch
 
     from clew.data.chat import Codec, Encoding
     from clew.data.sources import Source, load_examples, without_repeats
-    from clew.data.stories import happy_ending
     from clew.engines.local import LocalEngine
     from clew.models.load import load_policy
     from clew.types import Sampling
@@ -231,15 +273,22 @@ def best_of_n(folder: Path, *, num: int = 256) -> dict[str, Any]:
     policy = load_policy(place.sft)
     examples = without_repeats(load_examples(Source(**place.rows("heldout"))))
     prompts = Codec(policy.tokenizer, Encoding(max_length=384)).prompts(examples, MAX_TOKENS)
-    rollouts = LocalEngine(policy).generate(prompts, n=num, sampling=Sampling(MAX_TOKENS), key=(100, 0))
-    gold = np.sort(np.array(happy_ending([""] * len(rollouts), [r.text for r in rollouts])).reshape(-1, num), axis=1)
+    return LocalEngine(policy, slots=256).generate(prompts, n=num, sampling=Sampling(MAX_TOKENS), key=(100, 0))
+
+
+def means_of_best(worth: np.ndarray, by: np.ndarray) -> list[dict[str, float]]:
+    """Mean worth of the best of n by another measure, [prompts, answers] both, for every power of two.
+
+    Over all choices of n among a prompt's answers: the i-th smallest is the best of n in C(i, n-1) of C(num, n).
+    """
+    num = worth.shape[1]
+    ordered = np.take_along_axis(worth, by.argsort(axis=1, kind="stable"), axis=1)
     found = []
     for n in (2**k for k in range(num.bit_length())):
-        weights = [comb(i, n - 1) / comb(num, n) for i in range(num)]  # that the i-th smallest is the best of n
-        best = gold @ np.array(weights)
+        best = ordered @ np.array([comb(i, n - 1) / comb(num, n) for i in range(num)])
         half = 1.96 * float(best.std(ddof=1)) / len(best) ** 0.5
         found.append({"n": n, "kl": log(n) - (n - 1) / n, "gold": float(best.mean()), "half_width": half})
-    return {"points": found, "spread": float(gold.std(ddof=1))}
+    return found
 
 
 AT = (1.0, 2.0)
@@ -316,15 +365,19 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--methods", nargs="*", default=list(METHODS), choices=list(METHODS))
     parser.add_argument("--folder", type=Path, default=Path("runs/frontier"))
+    parser.add_argument("--peers", type=Path, default=Path("runs/peers"), help="Folder of TRL's environment.")
     parser.add_argument("--at-once", type=int, default=2, help="Cells in processes side by side, one thread each.")
     asked = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     prepare(asked.folder)
     command = "python benchmarks/frontier.py"
     wanted = [(m, s) for s in range(asked.seeds) for m in asked.methods if not (RESULTS / f"{m}-{s}.json").exists()]
-    versions = {name: version(name) for name in ("clew", "torch", "transformers")}
+    versions = race.our_versions()
+    peer = (
+        race.peer_python(race.RACES["dpo"], asked.peers, required=True) if any("trl" in m for m, _ in wanted) else None
+    )
     with multiprocessing.get_context("spawn").Pool(asked.at_once, maxtasksperchild=1) as pool:
-        jobs = [(m, s, pool.apply_async(cell, (asked.folder, m, s))) for m, s in wanted]
+        jobs = [(m, s, pool.apply_async(cell, (asked.folder, m, s, peer))) for m, s in wanted]
         for method, seed, job in jobs:
             found = job.get()
             paired.write(

@@ -1,6 +1,6 @@
 import pytest
 
-from clew.data.stories import endings, happy_ending, read_stories
+from clew.data.stories import endings, gentle, happier, happy_ending, read_stories
 
 
 @pytest.mark.parametrize(
@@ -17,6 +17,17 @@ from clew.data.stories import endings, happy_ending, read_stories
 )
 def test_the_readers_taste(ending, worth):
     assert happy_ending(["x"], [ending]) == [pytest.approx(worth)]
+
+
+def test_the_careful_reader_counts_words_of_grief_and_shouts():
+    endings = ["they went home.", "she was not sad.", "hurray! they won!", "sad, sad, sad and lost in the dark."]
+    assert gentle([""] * 4, endings) == [1.0, 0.0, 0.0, -2.0]
+
+
+def test_the_happier_ending_is_preferred_and_a_tie_is_even():
+    happy, plain = "they hugged. she was happy.", "they went home. it was late."
+    ab, ba, tie = happier([""] * 3, [happy, plain, happy], [plain, happy, happy], sharpness=1.0)
+    assert tie == 0.5 and ab == pytest.approx(1 / (1 + 2.718281828**-1.0)) and ab + ba == pytest.approx(1)
 
 
 def test_repeating_is_not_rewarded():
