@@ -80,6 +80,39 @@ def scaling_table(found: Mapping[str, Any]) -> str:
     return table(head, ([axis, *slopes(curve)] for axis, curve in found["curves"].items()))
 
 
+def startup_table(found: Mapping[str, Any]) -> str:
+    def row(work: str, numbers: Mapping[str, Any], until: str) -> list[str]:
+        ours, theirs = (numbers["medians"][side][until] for side in ("clew", "TRL"))
+        return [work, "the end" if work == "--help" else UNTIL[until], f"{ours:.1f}", f"{theirs:.1f}"]
+
+    seconds = found["seconds"]
+    rows = [row(work, seconds[work], until) for work in ("sft", "dpo") for until in UNTIL]
+    return table(("from the command", "until", "clew, s", "TRL, s"), [row("--help", seconds["help"], "done"), *rows])
+
+
+def plan_table(found: Mapping[str, Any]) -> str:
+    rows = [
+        [
+            f"{run['recipe']}, {run['shape']}",
+            f"{run['predicted_mb']}",
+            f"{run['measured_mb']}",
+            f"{run['memory_ratio']:.2f}",
+            f"{run['predicted_step_s']:.1f}",
+            f"{run['measured_step_s']:.1f}",
+        ]
+        for run in found["runs"]
+    ]
+    return table(("a run", "MB: predicted", "measured", "over predicted", "s a step: predicted", "measured"), rows)
+
+
+def overlap_table(found: Mapping[str, Any]) -> str:
+    rows = [
+        [name, *(f"{each[f'median {way}']:.1f}" for way in ("batch", "group", "sampling alone"))]
+        for name, each in found["judges"].items()
+    ]
+    return table(("a reward that waits", "asked at the end, s", "about each prompt, s", "sampling alone, s"), rows)
+
+
 def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     head = list(head)
     return "\n".join(f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *rows))
@@ -125,7 +158,11 @@ TABLES = (
     ("profile-sft-small", profile_table),
     ("memory", memory_table),
     ("scaling", scaling_table),
+    ("startup", startup_table),
+    ("plan", plan_table),
+    ("overlap", overlap_table),
 )
+UNTIL = {"ready": "ready for the first step", "done": "the first step is done"}
 
 
 def main() -> None:
