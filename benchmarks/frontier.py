@@ -61,9 +61,11 @@ class Place:
         from clew.pipeline import recipe
 
         function, config = recipe(kind)
-        usual: dict[str, Any] = {"seed": self.seed, "encoding": {"max_length": 384}, "max_tokens": MAX_TOKENS}
+        usual: dict[str, Any] = {
+            "seed": self.seed, "device": "cpu", "encoding": {"max_length": 384}, "max_tokens": MAX_TOKENS
+        }  # fmt: skip
         known = {key: value for key, value in usual.items() if key in config.model_fields}
-        function(build(config, {"out": str(self.folder / name), "device": "cpu", **known, **options}, name))
+        function(build(config, {"out": str(self.folder / name), **known, **options}, name))
         return self.folder / name
 
     def trained(self, kind: str, **options: Any) -> Path:

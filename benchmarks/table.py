@@ -91,18 +91,13 @@ def startup_table(found: Mapping[str, Any]) -> str:
 
 
 def plan_table(found: Mapping[str, Any]) -> str:
-    rows = [
-        [
-            f"{run['recipe']}, {run['shape']}",
-            f"{run['predicted_mb']}",
-            f"{run['measured_mb']}",
-            f"{run['memory_ratio']:.2f}",
-            f"{run['predicted_step_s']:.1f}",
-            f"{run['measured_step_s']:.1f}",
-        ]
-        for run in found["runs"]
-    ]
-    return table(("a run", "MB: predicted", "measured", "over predicted", "s a step: predicted", "measured"), rows)
+    def row(run: Mapping[str, Any]) -> list[str]:
+        megabytes = [f"{run['predicted_mb']}", f"{run['measured_mb']}", f"{run['memory_ratio']:.2f}"]
+        seconds = [f"{run['predicted_step_s']:.1f}", f"{run['measured_step_s']:.1f}"]
+        return [f"{run['recipe']}, {run['shape']}", *megabytes, *seconds]
+
+    head = ("a run", "MB: predicted", "measured", "over predicted", "s a step: predicted", "measured")
+    return table(head, map(row, found["runs"]))
 
 
 def overlap_table(found: Mapping[str, Any]) -> str:
