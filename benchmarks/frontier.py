@@ -36,9 +36,10 @@ FIGURE = Path(__file__).parents[1] / "docs" / "images" / "frontier.png"
 GOLD = "clew.data.stories:happy_ending"
 MAX_TOKENS, ROLLOUTS, STEPS = 100, 64, 32
 """Tokens an answer, answers a step, steps: 2048 answers a cell."""
-PROMPTS = {"endings": (0, 600), "prompts": (1400, 1024), "heldout": (3700, 300)}
+PROMPTS = {"endings": (0, 600), "prompts": (1400, 1024), "heldout": (3700, 240)}
+LR = {"rl": 3e-4, "dpo": 3e-4, "kto": 3e-4}
 CONSTANT: dict[str, Any] = {"schedule": "constant", "max_tokens": 4096}
-FLAT = {"missing_eos": {"how": "replace", "value": -2.0}, "steps": STEPS, "save_every": STEPS // 4, "keep": None}
+FLAT = {"steps": STEPS, "save_every": STEPS // 4, "keep": None}
 
 
 class Place:
@@ -62,7 +63,7 @@ class Place:
 
         function, config = recipe(kind)
         usual: dict[str, Any] = {
-            "seed": self.seed, "device": "cpu", "encoding": {"max_length": 384}, "max_tokens": MAX_TOKENS
+            "seed": self.seed, "device": "cpu", "encoding": {"max_length": 384}, "max_tokens": MAX_TOKENS, "slots": 256,
         }  # fmt: skip
         known = {key: value for key, value in usual.items() if key in config.model_fields}
         function(build(config, {"out": str(self.folder / name), **known, **options}, name))
@@ -76,7 +77,7 @@ class Place:
         raters = [{"rater": {"name": "honest", "sharpness": 3.0}, "num": 1}]
         return self.run(
             f"labels-{self.seed}", "label", model=self.sft, data=self.rows("prompts"), gold=GOLD, raters=raters,
-            sampling={"max_tokens": MAX_TOKENS}, batch=ROLLOUTS,
+            sampling={"max_tokens": MAX_TOKENS}, batch=128,
         )  # fmt: skip
 
 
@@ -103,11 +104,13 @@ def rl(place: Place, *, lr: float, **options: Any) -> Path:
 def ppo(place: Place) -> Path:
     critic = {"model": place.sft, "learner": {"lr": 1e-3, **CONSTANT}}
     kl = {"coefficient": 0.05}
-    return rl(place, lr=5e-4, prompts=ROLLOUTS, critic=critic, whiten_advantages=True, epochs=2, minibatches=2, kl=kl)
+    return rl(
+        place, lr=LR["rl"], prompts=ROLLOUTS, critic=critic, whiten_advantages=True, epochs=2, minibatches=2, kl=kl
+    )
 
 
 def group(place: Place, **options: Any) -> Path:
-    return rl(place, lr=5e-4, prompts=ROLLOUTS // 8, group=8, minibatches=2, kl={"coefficient": 0.05}, **options)
+    return rl(place, lr=LR["rl"], prompts=ROLLOUTS // 8, group=8, minibatches=2, kl={"coefficient": 0.05}, **options)
 
 
 def rloo(place: Place) -> Path:
@@ -126,7 +129,7 @@ def apa(place: Place) -> Path:
     critic = {"model": place.sft, "learner": {"lr": 1e-3, **CONSTANT}}
     loss = {"name": "apa", "beta": 0.5}
     return rl(
-        place, lr=5e-4, prompts=ROLLOUTS, critic=critic, loss=loss, epochs=2, minibatches=2, kl={"coefficient": 0}
+        place, lr=LR["rl"], prompts=ROLLOUTS, critic=critic, loss=loss, epochs=2, minibatches=2, kl={"coefficient": 0}
     )
 
 
@@ -142,7 +145,7 @@ def reject(place: Place) -> Path:
 
 def online(place: Place) -> Path:
     """Online DPO."""
-    learner = {"lr": 5e-4, **CONSTANT}
+    learner = {"lr": LR["rl"], **CONSTANT}
     reward = [{"function": GOLD}]
     return place.trained(
         "online", data=place.rows("prompts"), reward=reward, steps=STEPS, prompts=ROLLOUTS // 2,
@@ -187,7 +190,6 @@ def kto(place: Place) -> Path:
 
 OFFLINE = ("dpo", "kto", "ilql", "trl-dpo", "trl-kto")
 """They learn from the same pairs, or from their answers."""
-LR = {"dpo": 3e-4, "kto": 3e-4}
 METHODS: dict[str, Callable[[Place], Path]] = {
     f.__name__: f for f in (ppo, rloo, grpo, cispo, apa, reject, online, nash, dpo, kto, ilql)
 }
@@ -205,12 +207,12 @@ def of_trl(method: str, place: Place) -> Path:
     size = ROLLOUTS // 2 if method == "online" else ROLLOUTS // 8
     picked = [prompts[i] for step in range(STEPS) for i in step_indices(len(prompts), size, seed=place.seed, step=step)]
     ordered.write_text("".join(f"{row}\n" for row in picked))
-    rates = LR.get(method, 5e-4), *(("cosine", 6) if method in LR else ("constant", 0))
+    rates = LR.get(method, LR["rl"]), *(("cosine", 6) if method in LR else ("constant", 0))
     options = {
         "method": method, "model": place.sft, "seed": place.seed, "out": str(out), "ordered": str(ordered),
         "pairs": str(place.labels() / "pairs.jsonl") if method in LR else None, "epochs": 2, "steps": STEPS,
-        "rollouts": ROLLOUTS, "max_tokens": MAX_TOKENS, "kl": 0.05, "missing_eos": FLAT["missing_eos"]["value"],
-        "stories": str(stories.__file__), **dict(zip(("lr", "schedule", "warmup"), rates, strict=True)),
+        "rollouts": ROLLOUTS, "max_tokens": MAX_TOKENS, "kl": 0.05, "stories": str(stories.__file__),
+        **dict(zip(("lr", "schedule", "warmup"), rates, strict=True)),
     }  # fmt: skip
     subprocess.run([place.peer, "with_trl_stories.py", json.dumps(options)], check=True, cwd=Path(__file__).parent)
     return out

@@ -26,16 +26,14 @@ def policy() -> Any:
 
 
 def reward(prompts: list[str], completions: list[str], completion_ids: list[list[int]], **columns: Any) -> list[float]:
-    """Gold, and what clew puts in its place for an answer that was cut off."""
+    """Gold."""
     global sampled
     sampled += sum(map(len, completion_ids))
     spec = importlib.util.spec_from_file_location("stories", options["stories"])
     assert spec is not None and spec.loader is not None
     stories = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(stories)
-    gold = stories.happy_ending(prompts, completions)
-    cut = [ids[-1] != tokenizer.eos_token_id for ids in completion_ids]
-    return [options["missing_eos"] if c else g for g, c in zip(gold, cut, strict=True)]
+    return stories.happy_ending(prompts, completions)
 
 
 def rows(name: str) -> list[dict[str, Any]]:
@@ -90,7 +88,7 @@ def online() -> Any:
         max_new_tokens=options["max_tokens"], max_length=384, missing_eos_penalty=None,
     )  # fmt: skip
     train = Dataset.from_list([{"prompt": row["prompt"]} for row in rows("ordered")])
-    return OnlineDPOTrainer(model=policy(), args=config, train_dataset=train, reward_funcs=judged,
+    return OnlineDPOTrainer(model=policy(), args=config, train_dataset=train, reward_funcs=reward,
                             processing_class=tokenizer)  # fmt: skip
 
 
