@@ -6,8 +6,7 @@ Every method starts from one SFT model of stories260k and gets about as many sam
 tokens make): the same prompts, the same gold reward (`happy_ending`), one thread. A cell is a method and a seed; its
 checkpoints are points of its curve, measured on the same held-out prompts. Cells that are there are not run again; to
 do so, delete their file in benchmarks/results/frontier/. Best-of-n is the yardstick: sampled from the SFT model, its
-mean for every n from the same answers, its KL at most log n - (n-1)/n. Settings are first
-guesses, changed after a look at one run each of seed 100, which is not reported: lower rates for all, a higher tau for
+mean for every n from the same answers, its KL at most log n - (n-1)/n. Settings are first guesses, changed after a look at one run each of seed 100, which is not reported: lower rates for all, a higher tau for
 Nash-MD, fewer passes for PPO, APA and ILQL.
 """
 
@@ -18,7 +17,7 @@ import os
 import resource
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from math import comb, log
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -105,7 +104,9 @@ def rl(place: Place, *, lr: float, **options: Any) -> Path:
 def ppo(place: Place) -> Path:
     critic = {"model": place.sft, "learner": {"lr": 1e-3, **CONSTANT}}
     kl = {"coefficient": 0.05}
-    return rl(place, lr=LR["rl"], prompts=ROLLOUTS, critic=critic, whiten_advantages=True, minibatches=2, kl=kl)
+    return rl(
+        place, lr=LR["rl"], prompts=ROLLOUTS // 4, group=4, critic=critic, whiten_advantages=True, minibatches=2, kl=kl
+    )
 
 
 def group(place: Place, **options: Any) -> Path:
@@ -127,7 +128,10 @@ def cispo(place: Place) -> Path:
 def apa(place: Place) -> Path:
     critic = {"model": place.sft, "learner": {"lr": 1e-3, **CONSTANT}}
     loss = {"name": "apa", "beta": 0.2}
-    return rl(place, lr=LR["rl"], prompts=ROLLOUTS, critic=critic, loss=loss, minibatches=2, kl={"coefficient": 0})
+    return rl(
+        place, lr=LR["rl"], prompts=ROLLOUTS // 4, group=4, critic=critic, loss=loss, minibatches=2,
+        kl={"coefficient": 0},
+    )  # fmt: skip
 
 
 def reject(place: Place) -> Path:
@@ -259,6 +263,7 @@ def best_of_n(folder: Path, *, num: int = 128) -> dict[str, Any]:
     return {"points": means_of_best(gold, gold), "spread": float(gold.std(ddof=1))}
 
 
+@cache
 def sampled(folder: Path, num: int) -> "list[Rollout]":
     """`num` answers of the SFT model to each held-out prompt, one prompt after another."""
     import torch

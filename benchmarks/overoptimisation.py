@@ -23,7 +23,7 @@ import paired
 
 RESULT = Path(__file__).parent / "results" / "overoptimisation.json"
 FIGURE = Path(__file__).parents[1] / "docs" / "images" / "overoptimisation.png"
-LABELS, ANSWERS, STEPS = 256, 128, 96
+LABELS, ANSWERS, STEPS = 256, 128, 72
 Curve = Sequence[Mapping[str, float]]
 """Points with d, gold and proxy, both as gains on the SFT model."""
 
@@ -67,8 +67,8 @@ def by_learning(place: frontier.Place) -> Curve:
     critic = {"model": place.sft, "learner": {"lr": 1e-3, **frontier.CONSTANT}}
     run = place.run(
         f"pushed-{place.seed}", "rl", model=place.sft, data=place.rows("prompts"), reward=[{"model": proxy}],
-        critic=critic, whiten_advantages=True, epochs=2, minibatches=2, kl={"coefficient": 0.0},
-        prompts=frontier.ROLLOUTS, steps=STEPS, save_every=every, keep=None,
+        critic=critic, whiten_advantages=True, minibatches=2, kl={"coefficient": 0.0},
+        prompts=frontier.ROLLOUTS // 4, group=4, steps=STEPS, save_every=every, keep=None,
         missing_eos={"how": "replace", "value": -4.0}, learner={"lr": 3e-4, **frontier.CONSTANT},
     )  # fmt: skip
     measured = place.run(

@@ -66,9 +66,10 @@ def memory_table(found: Mapping[str, Any]) -> str:
 
 def profile_table(found: Mapping[str, Any]) -> str:
     rows = [(kind, f"{share:.0%}") for kind, share in found["share_of_time"].items() if share >= 0.01]
-    about = [("share of the machine's peak", f"{found['median_share_of_peak']:.0%}")]
-    about.append(("tokens that padding computes, over clew's", f"{found['median_padded_over_packed']:.2f}"))
-    return table((f"a step of {found['name']}", "share of the time"), [*rows, *about])
+    if "steps" in found:
+        rows.append(("share of the machine's peak", f"{found['median_share_of_peak']:.0%}"))
+        rows.append(("tokens that padding computes, over clew's", f"{found['median_padded_over_packed']:.2f}"))
+    return table((f"a step of {found['name']}", "share of the time"), rows)
 
 
 def scaling_table(found: Mapping[str, Any]) -> str:
@@ -151,6 +152,7 @@ TABLES = (
     ("ppo-small", ppo_table),
     ("profile-reward-small", profile_table),
     ("profile-sft-small", profile_table),
+    ("profile-generate-small", profile_table),
     ("memory", memory_table),
     ("scaling", scaling_table),
     ("startup", startup_table),

@@ -1,11 +1,13 @@
 """Where the time of a training step goes: shares by operator, and how much work packing leaves of what padding asks.
 
-    CLEW_DATA=... python benchmarks/where.py [--work reward] [--shape small] [--rounds 5]
+    CLEW_DATA=... python benchmarks/where.py [--work reward] [--shape small] [--rounds 5]   # or sft, generate
 
 One process, PyTorch's own profiler, the rows of the race of the same work. "Tokens" compares those that a padded batch
 computes with those that clew does: what a peer of the same efficiency could lose by padding, and no more.
 """
 
+import argparse
+import json
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -23,10 +25,12 @@ from clew.batch import Batch, Objective, token_weights
 from clew.data.chat import Codec, Encoding
 from clew.data.collate import collate
 from clew.data.sources import Source, load_examples, step_indices
+from clew.engines.local import LocalEngine
 from clew.learn.learner import Learner, Optimiser, Part
 from clew.losses.rank import all_pairs
 from clew.models.load import load_policy, load_scalar
 from clew.recipes import reward, sft
+from clew.types import Prompt, Sampling
 
 KINDS = {
     "matrix products": ("aten::mm", "aten::addmm", "aten::bmm"),
@@ -50,6 +54,16 @@ def sft_batches(folder: Path, order: list[int], size: int) -> tuple[Any, Objecti
     return policy, sft.objective, [b.with_weights(token=token_weights(b.mask, "token")) for b in cut]
 
 
+def sampled(folder: Path) -> Callable[[int], Any]:
+    """Samples the prompts of the race's n-th turn."""
+    options = race.RACES["generate"].options
+    engine = LocalEngine(load_policy(str(folder / "talking")))
+    rows = [json.loads(line) for line in (folder / "rollouts.jsonl").read_text().splitlines()]
+    prompts = [Prompt(str(i), row["prompt_ids"], row["prompt"]) for i, row in enumerate(rows)]
+    sampling, size = Sampling(options["max_tokens"]), race.RACES["generate"].batch
+    return lambda n: engine.generate(prompts[n * size :][:size], n=options["group"], sampling=sampling, key=(0, n))
+
+
 def source(folder: Path) -> Source:
     return Source(path=str(folder / "pairs.jsonl"), limit=64)
 
@@ -62,10 +76,27 @@ WORKS: Mapping[str, Callable[[Path, list[int], int], tuple[Any, Objective, list[
 
 def main() -> None:
     parser = race.parser(__doc__)
-    parser.add_argument("--work", choices=WORKS, default="reward")
+    parser.add_argument("--work", choices=[*WORKS, "generate"], default="reward")
     parser.add_argument("--shape", choices=world.SHAPES, default="small")
     asked = parser.parse_args()
     torch.set_num_threads(asked.threads)
+    found = {"versions": race.our_versions(), "threads": asked.threads}
+    found |= of_sampling(asked) if asked.work == "generate" else of_learning(asked)
+    command = f"python benchmarks/where.py --work {asked.work} --shape {asked.shape} --rounds {asked.rounds}"
+    paired.write((asked.out or race.RESULTS) / f"profile-{asked.work}-{asked.shape}.json", command, found)
+    print({name: value for name, value in found.items() if name != "steps"})
+
+
+def of_sampling(asked: argparse.Namespace) -> dict[str, Any]:
+    sample = sampled(world.make(asked.worlds, asked.shape))
+    sample(0)
+    with profile(activities=[ProfilerActivity.CPU]) as seen:
+        for number in range(1, asked.rounds + 1):
+            sample(number)
+    return {"share_of_time": shares(seen)}
+
+
+def of_learning(asked: argparse.Namespace) -> dict[str, Any]:
     size = race.RACES[asked.work].batch
     num = size * (asked.rounds + 1)
     order = [i for step in range(num // size) for i in step_indices(num, size, seed=0, step=step)]
@@ -76,17 +107,12 @@ def main() -> None:
     with profile(activities=[ProfilerActivity.CPU]) as seen:
         for batch in batches[1:]:
             learner.step(Part(batch, objective))
-    found = {
-        "versions": race.our_versions(),
-        "threads": asked.threads,
+    return {
         "steps": steps,
         "median_share_of_peak": round(statistics.median(s["share_of_peak"] for s in steps), 3),
         "median_padded_over_packed": round(statistics.median(s["padded_over_packed"] for s in steps), 2),
         "share_of_time": shares(seen),
     }
-    command = f"python benchmarks/where.py --work {asked.work} --shape {asked.shape} --rounds {asked.rounds}"
-    paired.write((asked.out or race.RESULTS) / f"profile-{asked.work}-{asked.shape}.json", command, found)
-    print(found["median_share_of_peak"], found["median_padded_over_packed"], found["share_of_time"])
 
 
 def timed(learner: Learner, model: Any, batch: Batch, objective: Objective) -> dict[str, float]:
