@@ -7,7 +7,7 @@ tokens make): the same prompts, the same gold reward (`happy_ending`), one threa
 checkpoints are points of its curve, measured on the same held-out prompts. Cells that are there are not run again; to
 do so, delete their file in benchmarks/results/frontier/. Best-of-n is the yardstick: sampled from the SFT model, its
 mean for every n from the same answers, its KL at most log n - (n-1)/n. Settings are first guesses, changed after a look
-at one run each of seed 100, which is not reported: gold without a penalty for what is cut, lower rates for all, a higher
+at one run each of seed 100, which is not reported: gold with no penalty for what is cut, lower rates for all, a higher
 tau for Nash-MD, fewer passes for PPO, APA and ILQL.
 """
 

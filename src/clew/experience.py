@@ -167,8 +167,7 @@ def describe(
     old, ref = batch.extras["old_logps"], batch.extras["ref_logps"]
     values = torch.tensor([s.value for s in scores], dtype=torch.float32)
     lengths = batch.lengths().float()
-    names = dict.fromkeys(name for s in scores for name in s.parts)  # tasks may have different judges
-    parts = {name: [s.parts[name] for s in scores if name in s.parts] for name in names}
+    parts = {n: [s.parts[n] for s in scores if n in s.parts] for n in dict.fromkeys(n for s in scores for n in s.parts)}
     return {
         "objective/scores": float(values.mean()),
         "objective/scores_std": float(values.std()) if len(values) > 1 else 0.0,
