@@ -257,7 +257,7 @@ def cpu_seconds() -> float:
     return sum(each.ru_utime + each.ru_stime for each in used)
 
 
-def best_of_n(folder: Path, *, num: int = 128) -> dict[str, Any]:
+def best_of_n(folder: Path, *, num: int = 64) -> dict[str, Any]:
     """Mean gold of the best of n, from `num` answers of each held-out prompt, and the spread of one answer's gold."""
     rollouts = sampled(folder, num)
     gold = np.array(stories.happy_ending([r.prompt for r in rollouts], [r.text for r in rollouts])).reshape(-1, num)
@@ -280,7 +280,7 @@ def sampled(folder: Path, num: int) -> "list[Rollout]":
     policy = load_policy(place.sft)
     examples = without_repeats(load_examples(Source(**place.rows("heldout"))))
     prompts = Codec(policy.tokenizer, Encoding(max_length=384)).prompts(examples, MAX_TOKENS)
-    return LocalEngine(policy, slots=256).generate(prompts, n=num, sampling=Sampling(MAX_TOKENS), key=(100, 0))
+    return LocalEngine(policy, slots=512).generate(prompts, n=num, sampling=Sampling(MAX_TOKENS), key=(100, 0))
 
 
 def means_of_best(worth: np.ndarray, by: np.ndarray) -> list[dict[str, float]]:

@@ -262,7 +262,7 @@ def _sampled_and_learnt(
         "optimiser": sum(map(optimiser_bytes, models.learners)),
     }  # fmt: skip
     phases: list[Phase] = []
-    seconds = dict.fromkeys(("sampling", "scoring", "learning"), 0.0)
+    seconds: dict[str, float] = dict.fromkeys(("sampling", "scoring", "learning"), 0.0)
     for rows, step in zip(tasks, steps, strict=True):
         sampling, sampled = _sampling(stage, policy, rows, step.prompts, step.answers, stage.config.max_tokens)
         busiest = rows.busiest(step.prompts, total, seed, budget)

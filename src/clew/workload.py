@@ -87,7 +87,8 @@ class Workload:
 
     def rows(self, path: str, read: Read, source: Source | None = None) -> "Rows":
         """A sample of the items that a step takes, encoded; of the greatest length where they cannot be read yet."""
-        source, codec = source or self.config.data, self.codec(path)
+        source = source or cast(Source, self.config.data)
+        codec = self.codec(path)
         coming = not Path(source.path).exists() and any(
             Path(source.path).resolve().is_relative_to(s.folder.resolve()) for s in self.earlier
         )
