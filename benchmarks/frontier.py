@@ -257,7 +257,7 @@ def cpu_seconds() -> float:
     return sum(each.ru_utime + each.ru_stime for each in used)
 
 
-def best_of_n(folder: Path, *, num: int = 64) -> dict[str, Any]:
+def best_of_n(folder: Path, *, num: int = 128) -> dict[str, Any]:
     """Mean gold of the best of n, from `num` answers of each held-out prompt, and the spread of one answer's gold."""
     rollouts = sampled(folder, num)
     gold = np.array(stories.happy_ending([r.prompt for r in rollouts], [r.text for r in rollouts])).reshape(-1, num)
@@ -298,8 +298,8 @@ def means_of_best(worth: np.ndarray, by: np.ndarray) -> list[dict[str, float]]:
     return found
 
 
-AT = (1.0, 2.0)
-"""√KL at which curves are compared with best-of-n."""
+AT = (1.0, 1.9)
+"""√KL at which curves are compared with best-of-n, which ends at 1.97 for 128 answers."""
 
 
 def curve(found: Mapping[str, Any]) -> tuple[list[float], list[float]]:
@@ -343,7 +343,12 @@ def summary(cells: Sequence[dict[str, Any]], yardstick: Mapping[str, Any]) -> li
 def behind(
     cells: Sequence[dict[str, Any]], at: float, best: tuple[list[float], list[float]], spread: float
 ) -> list[float | None]:
-    """Of each seed: how far its curve lies under best-of-n at this √KL, in standard deviations of an answer's gold."""
+    """Of each seed: how far its curve lies under best-of-n at this √KL, in standard deviations of an answer's gold.
+
+    None where the curve, or best-of-n with the answers that there are, does not get so far.
+    """
+    if at > best[0][-1]:
+        return [None] * len(cells)
     found = [reached(*curve(c), at) for c in cells]
     top = float(np.interp(at, *best))
     return [None if gold is None else (top - gold) / spread for gold in found]
@@ -375,8 +380,9 @@ def main() -> None:
     parser.add_argument("--peers", type=Path, default=Path("runs/peers"), help="Folder of TRL's environment.")
     parser.add_argument("--at-once", type=int, default=2, help="Cells in processes side by side, one thread each.")
     asked = parser.parse_args()
+    folder = asked.folder.absolute()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    prepare(asked.folder)
+    prepare(folder)
     command = "python benchmarks/frontier.py"
     wanted = [(m, s) for s in range(asked.seeds) for m in asked.methods if not (RESULTS / f"{m}-{s}.json").exists()]
     versions = race.our_versions()
@@ -384,7 +390,7 @@ def main() -> None:
         race.peer_python(race.RACES["dpo"], asked.peers, required=True) if any("trl" in m for m, _ in wanted) else None
     )
     with multiprocessing.get_context("spawn").Pool(asked.at_once, maxtasksperchild=1) as pool:
-        jobs = [(m, s, pool.apply_async(cell, (asked.folder, m, s, peer))) for m, s in wanted]
+        jobs = [(m, s, pool.apply_async(cell, (folder, m, s, peer))) for m, s in wanted]
         for method, seed, job in jobs:
             found = job.get()
             paired.write(
@@ -393,7 +399,7 @@ def main() -> None:
             print(method, seed, found["points"][-1]["gain"], found["points"][-1]["kl"], found["cpu_s"], flush=True)
     yardstick_file = RESULTS / "best-of-n.json"
     if not yardstick_file.exists():
-        paired.write(yardstick_file, command, {"versions": versions, **best_of_n(asked.folder)})
+        paired.write(yardstick_file, command, {"versions": versions, **best_of_n(folder)})
     yardstick = json.loads(yardstick_file.read_text())
     cells = [json.loads(f.read_text()) for f in sorted(RESULTS.glob("*-[0-9]*.json"))]
     paired.write(RESULTS / "summary.json", command, {"versions": versions, "methods": summary(cells, yardstick)})

@@ -97,3 +97,14 @@ def test_the_kl_in_the_loss_leaves_rewards_alone():
     _, batch, _ = learnt(shaping, coefficient=0.5)
     _, plain, _ = learnt(shaped("group_mean", group=2), coefficient=0.0)
     assert_close(batch.extras["advantages"], plain.extras["advantages"])
+
+
+def test_metrics_name_the_parts_of_every_task():
+    """Judges of one task alone: the first rollout's score has not all parts."""
+
+    def of_tasks(rollouts):
+        names = ["tidy" if r.prompt_id == rollouts[0].prompt_id else "kind" for r in rollouts]
+        return [Score(1.0, {name: 1.0, "both": 0.5}) for name in names]
+
+    *_, metrics = learnt(shaped("batch_mean"), score=of_tasks)
+    assert {"rewards/tidy/mean", "rewards/kind/mean", "rewards/both/mean"} <= set(metrics)

@@ -218,6 +218,12 @@ def test_what_fits_is_said_with_its_numbers(folder):
     assert "fits" in result.output and "2 steps" in result.output
 
 
+def test_a_recipe_that_is_not_known_is_named_and_not_passed_over(folder):
+    stage_of("distill", folder, context="be kind . ")
+    result = run_plan(str(folder / "distill.yaml"), "--recipe", "distill", "--gpu", "h200")
+    assert result.exit_code == 0 and "distill: not predicted" in result.output
+
+
 def test_what_does_not_fit_says_what_would(folder, monkeypatch):
     stage = stage_of("sft", folder, batch=8, learner={"max_tokens": 256}, lora={"rank": 2})
     found = plan(stage, MACHINE)

@@ -226,10 +226,10 @@ def _nash(stage: _Stage) -> Plan:
 def _cgpo(stage: _Stage) -> Plan:
     """Every task in turn, then one update from all."""
     config = cast(CGPO, stage.config)
-    reference, tasks = _frozen(stage), list(config.tasks.values())
+    policy, reference, tasks = _policy(stage), _frozen(stage), list(config.tasks.values())
     rewards = [judge for task in tasks for judge in _judges(stage, task.reward)]
-    readers = [*(reference or [_policy(stage)]), *rewards]
-    models = _Models([_policy(stage)], {"reference": reference, "rewards": rewards}, readers)
+    readers = [*(reference or [policy]), *rewards]
+    models = _Models([policy], {"reference": reference, "rewards": rewards}, readers)
     rows = [_rollouts(stage, config.max_tokens, task.answers + 1, task.data) for task in tasks]
     steps = [_Step(task.prompts, task.answers + 1, task.answers) for task in tasks]
     return _sampled_and_learnt(stage, models, rows, steps, config.steps)
