@@ -50,6 +50,7 @@ class Race:
 ROLLOUTS = {"group": 8, "max_tokens": 64, "kl": 0.04}
 RACES = {
     "dpo": Race(8, peers={"TRL": {}, "TRL best": {**PLAIN, "precompute_ref_log_probs": True}}),
+    "kto": Race(8, "thumbs.jsonl", peers={"TRL": {}, "TRL best": PLAIN}),
     "sft": Race(8, peers={"TRL": {}, "TRL best": PLAIN, "TRL padding-free": {**PLAIN, "padding_free": True}}),
     "reward": Race(8, peers={"TRL": {}, "TRL best": PLAIN}),
     "kwise": Race(4, "rankings.jsonl", peers={"TRL": {}, "TRL best": PLAIN}),

@@ -188,10 +188,18 @@ def phases() -> Iterator[None]:
     hook.remove()
 
 
-def dpo() -> None:
+def preferred(loss: str) -> None:
     more = {"cache": None} if "cache" in preference.Preference.model_fields else {}
-    loss = {"name": "dpo", "beta": 0.1}
-    start(preference, preference.Preference, "model", "pairs.jsonl", batch=options["batch"], loss=loss, **more)
+    given = {"name": loss, "beta": 0.1}
+    start(preference, preference.Preference, "model", options["rows"], batch=options["batch"], loss=given, **more)
+
+
+def dpo() -> None:
+    preferred("dpo")
+
+
+def kto() -> None:
+    preferred("kto")
 
 
 def run_sft() -> None:
@@ -251,6 +259,7 @@ def generate() -> None:
 
 WORKS = {
     "dpo": dpo,
+    "kto": kto,
     "sft": run_sft,
     "reward": run_reward,
     "kwise": run_reward,

@@ -107,6 +107,16 @@ def dpo(out: str) -> None:
     start(DPOTrainer(model=language_model(), args=config, train_dataset=train, processing_class=tokenizer))
 
 
+def kto(out: str) -> None:
+    from trl import KTOConfig, KTOTrainer
+
+    config = KTOConfig(
+        **common(out, options["batch"]), train_sampling_strategy="sequential", beta=0.1, max_length=options["length"]
+    )
+    train = dataset(rows(options["rows"]))
+    start(KTOTrainer(model=language_model(), args=config, train_dataset=train, processing_class=tokenizer))
+
+
 def sft(out: str) -> None:
     from trl import SFTConfig, SFTTrainer
 
@@ -217,6 +227,7 @@ def generate(out: str) -> None:
 
 WORKS = {
     "dpo": dpo,
+    "kto": kto,
     "sft": sft,
     "reward": reward,
     "kwise": kwise,

@@ -33,10 +33,10 @@ def make(folder: Path, shape: str) -> Path:
     """Models and rows of a shape, in a folder of its name; what is there stays.
 
     model/, scalar/ with a reward head, endless/ and talking/ that differ in when they stop; pairs.jsonl,
-    rankings.jsonl with four answers, rollouts.jsonl with the tokens of eight.
+    rankings.jsonl with four answers, rollouts.jsonl with the tokens of eight, thumbs.jsonl with the pairs' answers.
     """
     out = folder / shape
-    if (out / "rollouts.jsonl").exists():
+    if (out / "thumbs.jsonl").exists():
         return out
     rows, size = _dialogues(), SHAPES[shape]
     texts = (row["prompt"] + row["chosen"] for row in rows)
@@ -56,6 +56,7 @@ def make(folder: Path, shape: str) -> Path:
     _write(out / "pairs.jsonl", pairs)
     _write(out / "rankings.jsonl", _rankings(pairs, fits))
     _write(out / "rollouts.jsonl", _rollouts(pairs, tokenizer, size["length"]))
+    _write(out / "thumbs.jsonl", _thumbs(pairs))
     return out
 
 
@@ -120,6 +121,14 @@ def _rollouts(pairs: list[dict[str, str]], tokenizer: Any, length: int) -> list[
             completions = [answers[(i + j) % len(answers)] for j in range(8)]
             found[row["prompt"]] = {"prompt": row["prompt"], "prompt_ids": prompt, "answers_ids": completions}
     return list(found.values())
+
+
+def _thumbs(pairs: list[dict[str, str]]) -> list[dict[str, Any]]:
+    return [
+        {"prompt": row["prompt"], "completion": row[side], "label": side == "chosen"}
+        for row in pairs
+        for side in ("chosen", "rejected")
+    ]
 
 
 def _config(size: dict[str, int]) -> LlamaConfig:
