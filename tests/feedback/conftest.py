@@ -41,11 +41,13 @@ def postgres():
 @pytest.fixture(params=["sqlite", "postgres"])
 def place(request, tmp_path):
     """Where a new, empty store may be."""
-    if request.param == "sqlite":
-        return tmp_path / "s.sqlite"
+    return tmp_path / "s.sqlite" if request.param == "sqlite" else new_schema(request.getfixturevalue("postgres"))
+
+
+def new_schema(url):
+    """URL of a schema of its own on the server."""
     import psycopg
 
-    url = request.getfixturevalue("postgres")
     schema = f"s_{secrets.token_hex(6)}"
     with psycopg.connect(url, autocommit=True) as connection:
         connection.execute(f"CREATE SCHEMA {schema}")

@@ -12,7 +12,14 @@ import pytest
 import sqlalchemy as sa
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from clew.feedback import schema
 from clew.feedback.answers import Expired, Submission
@@ -32,7 +39,7 @@ from clew.feedback.records import (
     Thumb,
 )
 from clew.feedback.store import Conflict, Store
-from tests.feedback.conftest import draw_from_a_seed
+from tests.feedback.conftest import draw_from_a_seed, new_schema
 
 MINUTE, DAY = 60_000, 24 * 60 * 60_000
 FIRST, SECOND = (Submission(answer=Comparison(verdict=v)) for v in ("first", "second"))
@@ -546,14 +553,15 @@ class Crowd(RuleBasedStateMachine):
     """Many people lease, answer, skip, let run out and undo in any order; what was acknowledged is what is there."""
 
     def open_store(self) -> Store:
-        self.folder = Path(tempfile.mkdtemp(dir="/dev/shm" if Path("/dev/shm").is_dir() else None))
         return Store.open(self.folder / "s.sqlite")
 
     @initialize(need=st.integers(1, 3))
     def begin(self, need):
+        self.folder = Path(tempfile.mkdtemp(dir="/dev/shm" if Path("/dev/shm").is_dir() else None))
+        store = self.open_store()
         self.patch = pytest.MonkeyPatch()
         draw_from_a_seed(self.patch)
-        self.desk = Desk(self.open_store())
+        self.desk = Desk(store)
         self.project, self.people, self.tasks = start(self.desk, 5, gold=1, people=4, need=need, gold_rate=0.2)
         self.now = 0
         self.leases: list[tuple[str, object]] = []
@@ -649,6 +657,14 @@ TestCrowd.settings = settings(
     derandomize=True,
     suppress_health_check=list(HealthCheck),
 )
+
+
+def test_a_crowd_on_postgres(postgres):
+    class OnPostgres(Crowd):
+        def open_store(self) -> Store:
+            return Store.open(new_schema(postgres))
+
+    run_state_machine_as_test(OnPostgres, settings=settings(TestCrowd.settings, max_examples=4))
 
 
 @pytest.mark.slow
