@@ -1,6 +1,6 @@
 """Are trolls and spammers found, and only they? Simulated raters over seeds, with the votes they spoil.
 
-    python benchmarks/trolls.py [--seeds 20] [--out benchmarks/results/trolls.json]
+    python benchmarks/trolls.py [--seeds 40] [--out benchmarks/results/trolls.json]
 
 30 raters x 80 comparisons, 3 raters a pair, so 800 pairs. Design choices, none of them known to the statistics:
 
@@ -13,7 +13,7 @@
   hardest 80 %, 2 who gaslight, that is flip 80 % of one topic of four, each another topic.
 
 Copying is found by a test of its own (feedback/copying.py) and is no reason for a flag: a flag on the copier counts
-as false. Thresholds were chosen on seeds 0 to 19, and 1000 to 1019 were looked at once before; these begin at 2000.
+as false. Thresholds were chosen on seeds 0 to 19; 1000 to 1019, 2000 to 2019 and some from 6000 on were looked at before these.
 """
 
 import argparse
@@ -248,8 +248,8 @@ def _gain(rows: Sequence[Mapping[str, Any]], name: str) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=20)
-    parser.add_argument("--first", type=int, default=2000)
+    parser.add_argument("--seeds", type=int, default=40)
+    parser.add_argument("--first", type=int, default=8000)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/trolls.json"))
     options = parser.parse_args()
     found = dict[str, Any]()
