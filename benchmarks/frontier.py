@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import paired
 import race
+from scipy.stats import t as student
 
 from clew.data import stories
 
@@ -111,7 +112,8 @@ def ppo(place: Place) -> Path:
 
 
 def group(place: Place, **options: Any) -> Path:
-    return rl(place, lr=LR["rl"], prompts=ROLLOUTS // 8, group=8, minibatches=2, kl={"coefficient": 0.05}, **options)
+    given = {"kl": {"coefficient": 0.05}, **options}
+    return rl(place, lr=LR["rl"], prompts=ROLLOUTS // 8, group=8, minibatches=2, **given)
 
 
 def rloo(place: Place) -> Path:
@@ -119,7 +121,9 @@ def rloo(place: Place) -> Path:
 
 
 def grpo(place: Place) -> Path:
-    return group(place, advantages="group_normalised", averaging="sequence")
+    """As published: the KL in the loss, a mean over each answer's tokens."""
+    kl = {"coefficient": 0.05, "place": "loss", "loss": "forward"}
+    return group(place, advantages="group_normalised", averaging="sequence", kl=kl)
 
 
 def cispo(place: Place) -> Path:
@@ -354,6 +358,30 @@ def behind(
     return [None if gold is None else (top - gold) / spread for gold in found]
 
 
+def area(found: Mapping[str, Any]) -> float:
+    """Mean gain on the way: the area under the learning curve, from 0 at the start to the last checkpoint."""
+    own = [p for p in found["points"] if p["policy"] == found["method"] and not p["final"]]
+    steps, gains = ([0.0, *each] for each in zip(*((p["step"], p["gain"]["value"]) for p in own), strict=True))
+    return float(np.trapezoid(gains, steps)) / steps[-1]
+
+
+def against_trl(cells: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Of each method that TRL has too: areas of both, seed by seed, and Student's interval of their difference."""
+    areas = {(c["method"], c["seed"]): area(c) for c in cells}
+    found = dict[str, dict[str, Any]]()
+    for name in sorted({m for m, _ in areas if f"trl-{m}" in METHODS}):
+        seeds = sorted(s for m, s in areas if m == name and (f"trl-{name}", s) in areas)
+        if len(seeds) < 2:
+            continue
+        ours, theirs = (np.array([areas[m, s] for s in seeds]) for m in (name, f"trl-{name}"))
+        apart = ours - theirs
+        half = float(student.ppf(0.975, len(seeds) - 1) * apart.std(ddof=1) / len(seeds) ** 0.5)
+        mean = float(apart.mean())
+        found[name] = {"clew": ours.tolist(), "trl": theirs.tolist(), "difference": mean,
+                       "low": mean - half, "high": mean + half}  # fmt: skip
+    return found
+
+
 def draw(cells: Sequence[dict[str, Any]], yardstick: Mapping[str, Any], file: Path) -> None:
     import matplotlib.pyplot as plt
 
@@ -402,7 +430,9 @@ def main() -> None:
         paired.write(yardstick_file, command, {"versions": versions, **best_of_n(folder)})
     yardstick = json.loads(yardstick_file.read_text())
     cells = [json.loads(f.read_text()) for f in sorted(RESULTS.glob("*-[0-9]*.json"))]
-    paired.write(RESULTS / "summary.json", command, {"versions": versions, "methods": summary(cells, yardstick)})
+    paired.write(RESULTS / "summary.json", command, {
+        "versions": versions, "methods": summary(cells, yardstick), "against_trl": against_trl(cells),
+    })  # fmt: skip
     draw(cells, yardstick, FIGURE)
 
 

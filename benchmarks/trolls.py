@@ -13,7 +13,7 @@
   hardest 80 %, 2 who gaslight, that is flip 80 % of one topic of four, each another topic.
 
 Copying is found by a test of its own (feedback/copying.py) and is no reason for a flag: a flag on the copier counts
-as false. Thresholds were chosen on seeds 0 to 19; 1000 to 1019, 2000 to 2019 and some from 6000 on were looked at before these.
+as false. Thresholds were chosen on seeds 0 to 19; some from 1000, 2000 and 6000 on were looked at before these.
 """
 
 import argparse

@@ -42,7 +42,7 @@ def made_by(place: str) -> dict[str, Any]:
     """Configuration of the run that a run's folder, its model or its checkpoint belongs to."""
     folder = Path(place).absolute()
     inside = (folder, *folder.parents[:2]) if folder.is_dir() else ()  # a hub name is in no run
-    found = next((f for f in inside if (f / "run.json").exists()), None)
+    found = next((f for f in inside if (f / "run.json").exists() and (f / "config.yaml").exists()), None)
     return yaml.safe_load((found / "config.yaml").read_text(encoding="utf-8")) if found else {}
 
 
