@@ -178,20 +178,21 @@ def ilql(place: Place) -> Path:
     )  # fmt: skip
 
 
-def preference(place: Place, loss: dict[str, Any], lr: float) -> Path:
+def preference(place: Place, loss: dict[str, Any], lr: float, batch: int) -> Path:
     pairs = {"path": str(place.labels() / "pairs.jsonl")}
     learner = {"lr": lr, "warmup": 0.1, "max_tokens": 4096}
     return place.trained(
-        "preference", data=pairs, loss=loss, learner=learner, batch=32, epochs=2, save_every=10, keep=None
+        "preference", data=pairs, loss=loss, learner=learner, batch=batch, epochs=2, save_every=10, keep=None
     )
 
 
 def dpo(place: Place) -> Path:
-    return preference(place, {"name": "dpo", "beta": 0.1}, LR["dpo"])
+    return preference(place, {"name": "dpo", "beta": 0.1}, LR["dpo"], batch=32)
 
 
 def kto(place: Place) -> Path:
-    return preference(place, {"name": "kto", "beta": 0.1}, LR["kto"])
+    """From as many answers a step as 32 pairs have."""
+    return preference(place, {"name": "kto", "beta": 0.1}, LR["kto"], batch=64)
 
 
 OFFLINE = ("dpo", "kto", "ilql", "trl-dpo", "trl-kto")
@@ -361,6 +362,7 @@ def behind(
 def area(found: Mapping[str, Any]) -> float:
     """Mean gain on the way: the area under the learning curve, from 0 at the start to the last checkpoint."""
     own = [p for p in found["points"] if p["policy"] == found["method"] and not p["final"]]
+    own.sort(key=lambda p: p["step"])
     steps, gains = ([0.0, *each] for each in zip(*((p["step"], p["gain"]["value"]) for p in own), strict=True))
     return float(np.trapezoid(gains, steps)) / steps[-1]
 
