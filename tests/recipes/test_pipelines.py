@@ -55,7 +55,9 @@ def test_a_published_pipeline_runs_from_text_to_report(name, tmp_path, shared_da
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PIPELINES)
 def test_a_published_pipeline_makes_better_endings(name, tmp_path, shared_data):
-    run(name, [f"out={tmp_path / name}"])
+    """The policy that it ends with; those on the way need not be better than where all began."""
+    stages, _ = run(name, [f"out={tmp_path / name}"])
     told = json.loads((tmp_path / name / "evaluation" / "evaluation.json").read_text())
-    finals = {p["policy"]: p["gain"] for p in told["points"] if p["final"] and p["policy"] != "baseline"}
-    assert all(gain["low"] > 0 for gain in finals.values()), finals
+    last = list(next(stage.config for stage in stages if stage.name == "evaluation").policies)[-1]
+    gains = {p["policy"]: p["gain"] for p in told["points"] if p["final"]}
+    assert gains[last]["low"] > 0, gains
