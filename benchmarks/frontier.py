@@ -390,15 +390,17 @@ def draw(cells: Sequence[dict[str, Any]], yardstick: Mapping[str, Any], file: Pa
     figure, axis = plt.subplots(figsize=(9, 6))
     best = yardstick["points"]
     axis.plot([p["kl"] ** 0.5 for p in best], [p["gold"] for p in best], "k--", label="best of n")
-    for place, method in enumerate(dict.fromkeys(c["method"] for c in cells)):
+    names = list(dict.fromkeys(c["method"].removeprefix("trl-") for c in cells))
+    for method in dict.fromkeys(c["method"] for c in cells):
         curves = [curve(c) for c in cells if c["method"] == method]
         depth = min(len(root) for root, _ in curves)
         root, gold = (np.array([c[i][:depth] for c in curves]) for i in (0, 1))
-        style: dict[str, Any] = {"color": f"C{place % 10}", "marker": "os"[place // 10]}
-        (line,) = axis.plot(root.mean(0), gold.mean(0), ms=4, label=method, **style)
-        axis.vlines(root.mean(0), gold.min(0), gold.max(0), color=line.get_color(), alpha=0.5)
+        style = "s:" if method.startswith("trl-") else "o-"
+        colour = f"C{names.index(method.removeprefix('trl-'))}"
+        axis.plot(root.mean(0), gold.mean(0), style, ms=4, color=colour, label=method)
+        axis.vlines(root.mean(0), gold.min(0), gold.max(0), color=colour, alpha=0.4)
     axis.set(xlabel="√KL to the SFT model, nats per answer", ylabel="gold reward on held-out prompts")
-    axis.legend(frameon=False)
+    axis.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
     figure.savefig(file, dpi=130, bbox_inches="tight")
 
 

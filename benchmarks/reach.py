@@ -3,15 +3,14 @@
     CLEW_DATA=... OMP_NUM_THREADS=1 python benchmarks/reach.py [--folder runs/frontier]
 
 The model, prompts and gold of frontier.py, eight times its answers. `ppo` is PPO with 256 answers a step, a third of
-frontier.py's rate, and a KL coefficient that holds it near √KL 1 (0.25) or 2 (0.08). `imitated` is SFT on the best of
-eight answers to each of 1,024 prompts, that is, on samples of the very law that best-of-8 is. One seed.
+frontier.py's rate, and a KL coefficient that holds it near √KL 1. `imitated` is SFT on the best of eight answers to each
+of 1,024 prompts, that is, on samples of the very law that best-of-8 is. One seed.
 """
 
 import argparse
 import json
 import os
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +22,12 @@ RESULT = frontier.RESULTS.parent / "reach.json"
 STEPS, ROLLOUTS = 64, 256
 
 
-def ppo(place: frontier.Place, coefficient: float) -> Path:
+def ppo(place: frontier.Place) -> Path:
     critic = {"model": place.sft, "learner": {"lr": 1e-3, **frontier.CONSTANT}}
     learner = {"lr": 1e-4, "warmup": 0.1, **frontier.CONSTANT}
     return place.trained(
         "rl", data=place.rows("prompts"), reward=[{"function": frontier.GOLD}], learner=learner, critic=critic,
-        whiten_advantages=True, kl={"coefficient": coefficient}, prompts=ROLLOUTS // 4, group=4, steps=STEPS,
+        whiten_advantages=True, kl={"coefficient": 0.25}, prompts=ROLLOUTS // 4, group=4, steps=STEPS,
         save_every=STEPS // 8, keep=None,
     )  # fmt: skip
 
@@ -41,11 +40,7 @@ def imitated(place: frontier.Place) -> Path:
     )  # fmt: skip
 
 
-RUNS: dict[str, Callable[[frontier.Place], Path]] = {
-    "imitated": imitated,
-    "ppo held at 1": partial(ppo, coefficient=0.25),
-    "ppo held at 2": partial(ppo, coefficient=0.08),
-}
+RUNS: dict[str, Callable[[frontier.Place], Path]] = {"imitated": imitated, "ppo": ppo}
 
 
 def measured(folder: Path, name: str, seed: int) -> list[dict[str, Any]]:
@@ -58,7 +53,7 @@ def measured(folder: Path, name: str, seed: int) -> list[dict[str, Any]]:
     torch.set_num_threads(1)
     yardstick = json.loads((frontier.RESULTS / "best-of-n.json").read_text())
     best = [p["kl"] ** 0.5 for p in yardstick["points"]], [p["gold"] for p in yardstick["points"]]
-    place = frontier.Place(folder, seed, f"reach-{name.replace(' ', '-')}")
+    place = frontier.Place(folder, seed, f"reach-{name}")
     run = RUNS[name](place)
     found = place.run(
         f"{place.method}-{seed}-measured", "evaluate", baseline=place.sft, policies={name: str(run)},
