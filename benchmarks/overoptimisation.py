@@ -3,7 +3,7 @@
     CLEW_DATA=... python benchmarks/overoptimisation.py [--seeds 3] [--folder runs/frontier]
 
 Every seed has labels and a reward model of its own (the proxy), all from the SFT model of frontier.py. Best-of-n by the
-proxy is exact for every n, from 128 answers to each held-out prompt; reinforcement learning is PPO on the proxy
+proxy is exact for every n, from 64 answers to each held-out prompt; reinforcement learning is PPO on the proxy
 without a penalty, its checkpoints measured on the same prompts. With d = √KL and R the gain of gold on the SFT model,
 the forms of Gao et al. (arXiv 2210.10760, eq. 1), R = d (α - β d) for best-of-n and R = d (α - β ln d) for RL, are
 fitted by least squares to all seeds' points. The proxy has spread 1 on its first training answers.
@@ -23,7 +23,7 @@ import paired
 
 RESULT = Path(__file__).parent / "results" / "overoptimisation.json"
 FIGURE = Path(__file__).parents[1] / "docs" / "images" / "overoptimisation.png"
-LABELS, ANSWERS, STEPS = 256, 128, 72
+LABELS, ANSWERS, STEPS = 256, 64, 72
 Curve = Sequence[Mapping[str, float]]
 """Points with d, gold and proxy, both as gains on the SFT model."""
 

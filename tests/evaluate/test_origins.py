@@ -31,6 +31,7 @@ def test_gold_that_was_a_reward_is_warned_of(here):
 
 def test_of_models_from_elsewhere_nothing_is_claimed(tmp_path):
     (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "run.json").write_text("{}")  # of another program
     assert of_gold("mine:gold", {"theirs": "elsewhere", "DPO": "dpo"}) == ("Gold is mine:gold.", None)
     assert of_proxy([{"model": "judge/model"}], {"theirs": "ppo/model/org"}) == "Proxy is judge/model."  # no folder
 
