@@ -8,8 +8,8 @@ checkpoints are points of its curve, measured on the same held-out prompts. Cell
 do so, delete their file in benchmarks/results/frontier/. Best-of-n is the yardstick: sampled from the SFT model, its
 mean for every n from the same answers, its KL at most log n - (n-1)/n. Settings are first guesses, changed after a look
 at one run each of seed 100, which is not reported: gold with no penalty for what is cut, lower rates for all, a higher
-tau for Nash-MD, fewer passes for PPO, APA and ILQL. After TRL's cells had been seen, GRPO's KL went from the reward into
-the loss, where it is published, and KTO's batch was made as large as TRL's.
+tau for Nash-MD, fewer passes for PPO, APA and ILQL. After TRL's cells had been seen, GRPO's KL went from the reward
+into the loss, where it is published, and KTO's batch was made as large as TRL's.
 """
 
 import argparse
