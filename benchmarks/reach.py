@@ -3,8 +3,8 @@
     CLEW_DATA=... OMP_NUM_THREADS=1 python benchmarks/reach.py [--folder runs/frontier]
 
 The model, prompts and gold of frontier.py, four times its answers. `ppo` is PPO with 256 answers a step, a third of
-frontier.py's rate, and a KL coefficient that holds it near √KL 1. `imitated` is SFT on the best of eight answers to
-each of 1,024 prompts, that is, on samples of the very law that best-of-8 is. One seed.
+frontier.py's rate, and five times its KL coefficient. `imitated` is SFT on the best of eight answers to each of 1,024
+prompts, that is, on samples of the very law that best-of-8 is. One seed.
 """
 
 import argparse
