@@ -121,8 +121,8 @@ def test_an_answer_whose_acknowledgement_was_lost_is_not_doubled(site):
             route.continue_()
 
     page.route("**/answer", lose_the_first)
-    press(page, "1", "Enter")
-    page.wait_for_selector("#banner:not([hidden])")
+    with page.expect_response(lambda response: response.url.endswith("/answer"), timeout=15000):
+        press(page, "1", "Enter")
     saved(page)
     assert lost == [201]
     assert len(site.records("lost")) == 1
