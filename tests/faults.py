@@ -6,7 +6,10 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import matplotlib
 import pytest
+
+matplotlib.get_configdir(), matplotlib.get_cachedir()  # made when first asked for: not by the run that is counted
 
 KINDS = ("fail", "kill", "kill after")
 """An operation fails as on a full disk, a write falling short; or nothing has an effect from it on, or after it."""
