@@ -2,8 +2,9 @@
 
     CLEW_DATA=... OMP_NUM_THREADS=2 python benchmarks/plan.py [--shapes small wide] [--folder runs/plan]
 
-Some minutes. Every run is `clew RECIPE FILE` in a process of its own, four steps; its memory is the most that the
-kernel saw resident (max RSS). The prediction is `clew plan FILE --recipe RECIPE --json`, made before.
+Some minutes. Every run is `clew RECIPE FILE` in a process of its own, four steps (eight of ilql, which learns from both
+answers); its memory is the most that the kernel saw resident (max RSS). The prediction is `clew plan FILE --recipe
+RECIPE --json`, made before. --recipes also takes ilql and distill.
 """
 
 import argparse
@@ -37,7 +38,8 @@ def main() -> None:
     versions = {name: version(name) for name in ("clew", "torch", "transformers")}
     furthest = max(abs(run["memory_ratio"] - 1) for run in runs)
     about = {"versions": versions, "threads": os.environ.get("OMP_NUM_THREADS"), "furthest": round(furthest, 3)}
-    paired.write(options.out, "OMP_NUM_THREADS=2 python benchmarks/plan.py", {**about, "runs": runs})
+    command = f"python benchmarks/plan.py --shapes {' '.join(options.shapes)} --recipes {' '.join(options.recipes)}"
+    paired.write(options.out, f"OMP_NUM_THREADS=2 {command}", {**about, "runs": runs})
 
 
 def compare(folder: Path, shape: str, recipe: str) -> dict[str, Any]:
@@ -66,13 +68,14 @@ def compare(folder: Path, shape: str, recipe: str) -> dict[str, Any]:
 def write_config(folder: Path, made: Path, shape: str, recipe: str) -> Path:
     config: dict[str, Any] = {"out": str(folder / f"{shape}-{recipe}"), "model": str(made / "model"), "seed": 0}
     config["data"] = {"path": str(made / "pairs.jsonl"), "limit": STEPS * BATCH}
-    if recipe == "rl":
+    if recipe in ("rl", "ilql"):
         (folder / "rewards.py").write_text(REWARD)
+        config |= {"reward": [{"function": f"{folder / 'rewards.py'}:reward"}]}
+    if recipe == "rl":
         config |= {"prompts": 8, "group": 4, "max_tokens": 48, "steps": STEPS, "advantages": "group_normalised"}
         config |= {"kl": {"place": "loss", "loss": "forward"}}
-        config |= {"reward": [{"function": f"{folder / 'rewards.py'}:reward"}]}
     else:
-        config |= {"batch": BATCH}
+        config |= {"batch": BATCH} | ({"context": "Once upon a time. "} if recipe == "distill" else {})
     file = folder / f"{shape}-{recipe}.yaml"
     file.write_text(json.dumps(config))
     return file

@@ -11,15 +11,17 @@ from clew.config import ConfigError, load
 from clew.data.chat import Encoded
 from clew.data.collate import collate
 from clew.footprint import cache_bytes, optimiser_bytes, update_bytes
+from clew.losses.distill import forward_kl
 from clew.machine import GPUS, Machine, gpu
 from clew.models.adapter import LoRA
 from clew.models.layout import Layout
 from clew.models.shadow import Shadow
 from clew.pipeline import Stage, recipe
-from clew.plan import plan
+from clew.plan import PLANNERS, plan
+from clew.recipes.distill import Distill
 
-V, D, F, LAYERS, HEADS, KEY_HEADS = 27, 16, 32, 2, 4, 2
-"""Of the fixture's Llama; V is its vocabulary's."""
+D, F, LAYERS, HEADS, KEY_HEADS = 16, 32, 2, 4, 2
+"""Of the fixture's Llama."""
 LAYER = D * D * 2 + 2 * D * (D // HEADS * KEY_HEADS) + 3 * D * F  # the weights of its matrices
 MACHINE = Machine("a small one", 8e9, {"fp32": 1e11, "bf16": 1e11}, 1e10, 0.5, "made up")
 
@@ -160,6 +162,8 @@ def test_the_phases_of_each_recipe(folder):
         "reject": {"prompts": 2, "max_tokens": 8, "reward": "math:sqrt"},
         "nash": {"prompts": 2, "max_tokens": 8, "preference": "math:sqrt"},
         "cgpo": {"data": None, "tasks": {"one": task | {"prompts": 2}, "two": task | {"prompts": 3}}, "max_tokens": 8},
+        "ilql": {"reward": "math:sqrt", "batch": 4},
+        "distill": {"context": "be kind . ", "batch": 4},
         "label": {"gold": "math:sqrt", "raters": [{"rater": "honest"}], "sampling": {"max_tokens": 8}},
     }.items():
         found = plan(stage_of(name, folder, **options), MACHINE)
@@ -174,6 +178,8 @@ def test_the_phases_of_each_recipe(folder):
         "reject": ["sampling", "learning"],
         "nash": ["sampling", "scoring", "learning"],
         "cgpo": ["sampling", "scoring", "learning"],
+        "ilql": ["learning"],
+        "distill": ["teacher", "learning"],
         "label": ["sampling"],
     }
 
@@ -187,6 +193,35 @@ def test_a_reference_of_its_own_is_a_model_more(folder, size):
     assert other.peak.parts["reference"] == asked_later.peak.parts["reference"] == pytest.approx(4 * size, abs=64)
     assert [phase.name for phase in own.phases] == ["reference", "learning"]
     assert [phase.name for phase in free.phases] == ["learning"]
+
+
+def test_q_heads_are_counted_by_hand(folder, config, size):
+    alone, found = (plan(stage_of(*named, batch=4), MACHINE) for named in (("sft", folder), ("ilql", folder)))
+    head, value = D * 32 + 32 + 33 * config.vocab_size, D * 32 + 32 + 32 + 1  # a hidden layer of twice the width
+    assert found.peak.parts["weights"] - alone.peak.parts["weights"] == 4 * (4 * head + value)
+    assert found.peak.parts["optimiser"] == 8 * (size + 2 * head + value)  # the targets do not learn
+    judged = plan(stage_of("ilql", folder, reward={"model": str(folder / "model")}), MACHINE)
+    assert [phase.name for phase in judged.phases] == ["scoring", "learning"]
+    assert judged.peak.parts["rewards"] == pytest.approx(4 * size, abs=64) and judged.seconds["once"] > 0
+
+
+def test_a_teacher_is_a_model_more_but_where_it_is_the_student_without_its_adapter(folder, size):
+    own, shared, said = (
+        plan(stage_of("distill", folder, context="be kind . ", batch=4, **options), MACHINE)
+        for options in ({}, {"lora": {"rank": 2}}, {"texts": "teacher", "lora": {"rank": 2}, "max_tokens": 4})
+    )
+    assert own.peak.parts["teacher"] == said.peak.parts["teacher"] == pytest.approx(4 * size, abs=64)
+    assert "teacher" not in shared.peak.parts
+    assert [phase.name for phase in said.phases] == ["sampling", "teacher", "learning"]
+    assert set(said.seconds) == {"sampling", "teacher", "learning"}
+
+
+def test_comparing_distributions_holds_a_few_rows_of_the_vocabulary_for_each_token(config):
+    batch = pairs(12)
+    scored, one = 12 * 2 * 12, 4 * config.vocab_size
+    plain, beside = Shadow(config).learn(batch), Shadow(config, divergence=forward_kl).learn(batch)
+    assert 2 * scored * one <= beside.logits - plain.logits <= 8 * scored * one
+    assert beside.flops > plain.flops  # the teacher's head, and the pieces once more on the way back
 
 
 def test_large_tensors_come_on_top_of_what_a_cpus_heap_keeps(config, monkeypatch):
@@ -218,8 +253,9 @@ def test_what_fits_is_said_with_its_numbers(folder):
     assert "fits" in result.output and "2 steps" in result.output
 
 
-def test_a_recipe_that_is_not_known_is_named_and_not_passed_over(folder):
+def test_a_recipe_that_is_not_known_is_named_and_not_passed_over(folder, monkeypatch):
     stage_of("distill", folder, context="be kind . ")
+    monkeypatch.delitem(PLANNERS, Distill)
     result = run_plan(str(folder / "distill.yaml"), "--recipe", "distill", "--gpu", "h200")
     assert result.exit_code == 0 and "distill: not predicted" in result.output
 

@@ -7,7 +7,8 @@ and rows that an earlier stage has yet to write (max_length is).
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, cast
+from functools import partial
+from typing import Any, NamedTuple, cast
 
 from clew.data.chat import Codec, Encoded
 from clew.data.sources import Source, load_examples, without_repeats
@@ -22,15 +23,19 @@ from clew.footprint import (
     update_seconds,
 )
 from clew.judges.score import RewardSource, leaves
+from clew.losses.distill import forward_kl, top_k_kl
 from clew.losses.pair import PAIR_LOSSES
 from clew.machine import Machine, resident
 from clew.models.fresh import llama
+from clew.models.perturbed import new_heads
 from clew.models.shadow import Cost, Shadow
 from clew.pipeline import Stage
-from clew.recipes import preference, reward, sft
+from clew.recipes import distill, preference, reward, sft
 from clew.recipes.ask import Ask
 from clew.recipes.cgpo import CGPO
+from clew.recipes.distill import Distill
 from clew.recipes.evaluate import Evaluate
+from clew.recipes.ilql import ILQL
 from clew.recipes.label import Label
 from clew.recipes.nash import Nash
 from clew.recipes.online import Online
@@ -40,7 +45,7 @@ from clew.recipes.reject import Reject
 from clew.recipes.reward import RewardConfig
 from clew.recipes.rl import RL
 from clew.recipes.sft import SFT
-from clew.workload import Busiest, Read, Rows, Workload
+from clew.workload import STEPS, Busiest, Read, Rows, Workload
 
 
 @dataclass
@@ -107,36 +112,105 @@ def _learning(stage: _Stage, shadow: Shadow, busiest: Busiest, others: Mapping[s
     return Phase("learning", {**others, **parts}), seconds
 
 
-def _of_rows(stage: _Stage, read: Read, *, scalar: bool) -> Plan:
-    """SFT, reward models and preference optimisation: rows that lie there, learnt from."""
+class _Before(NamedTuple):
+    """What learning from rows needs besides the model that learns."""
+
+    phases: Sequence[Phase] = ()
+    others: Mapping[str, float] = {}  # bytes that stay
+    seconds: Mapping[str, float] = {}
+
+
+def _of_rows(stage: _Stage, read: Read, before: Callable[[Shadow, Rows], _Before] | None = None, **kind: Any) -> Plan:
+    """Rows that lie there, learnt from; `kind` is the model's."""
     config = stage.config
-    shadow = stage.shadow(config.model, scalar=scalar, lora=config.lora, optimiser=config.learner)
+    shadow = _policy(stage, **kind)
     rows = stage.rows(config.model, read)
     steps = getattr(config, "steps", None) or (rows.total and max(1, round(config.epochs * rows.total / config.batch)))
     busiest = rows.busiest(config.batch, steps or 1, config.seed, config.learner.max_tokens)
-    phases, seconds, others = [], {}, {}
-    if isinstance(config, Preference) and config.loss.bind(preference.LOSSES).func not in preference.REFERENCE_FREE:
-        others, once = _reference(stage, shadow, rows, phases)
-        seconds = {"once": once}
-    own = {**stage.libraries(), "weights": float(shadow.weights), **others, "optimiser": optimiser_bytes(shadow)}
+    needed = before(shadow, rows) if before else _Before()
+    own = {**stage.libraries(), "weights": float(shadow.weights), **needed.others, "optimiser": optimiser_bytes(shadow)}
     phase, taken = _learning(stage, shadow, busiest, own)
-    return _told(stage, shadow, [*phases, phase], {**seconds, "learning": taken}, steps)
+    return _told(stage, shadow, [*needed.phases, phase], {**needed.seconds, "learning": taken}, steps)
 
 
-def _reference(stage: _Stage, shadow: Shadow, rows: Rows, phases: list[Phase]) -> tuple[dict[str, float], float]:
+def _preference(stage: _Stage) -> Plan:
+    config = cast(Preference, stage.config)
+    is_free = config.loss.bind(preference.LOSSES).func in preference.REFERENCE_FREE
+
+    def read(codec: Codec, source: Source) -> list[list[Encoded]]:
+        return [rows for _, rows in preference.arranged(codec, source, config)]
+
+    return _of_rows(stage, read, None if is_free else partial(_reference, stage))
+
+
+def _reference(stage: _Stage, shadow: Shadow, rows: Rows) -> _Before:
     """Read once before the first step: the policy as it then is, or a model of its own, which kto asks later too."""
     config = stage.config
     reference, others = shadow, dict[str, float]()
     if config.reference is not None or (config.loss.name == "kto" and config.lora is None):
         reference = stage.shadow(config.reference or config.model, scalar=False)
         others = {"reference": float(reference.weights)}
-    size = min(256, len(rows.items))
-    busiest = rows.busiest(size, 1, config.seed, config.learner.max_tokens)
-    cost = reference.read(busiest.batch)
     own = {**stage.libraries(), "weights": float(shadow.weights), **others}
-    phases.append(Phase("reference", {**own, **stage.read(cost)}))
+    return _read_once(stage, "reference", reference, rows, own)._replace(others=others)
+
+
+def _read_once(stage: _Stage, name: str, reader: Shadow, rows: Rows, own: Mapping[str, float]) -> _Before:
+    """All rows, before the first step."""
+    size = min(256, len(rows.items))
+    busiest = rows.busiest(size, 1, stage.config.seed, stage.config.learner.max_tokens)
+    cost = reader.read(busiest.batch)
     passes = (rows.total or 0) / size
-    return others, stage.seconds(cost.flops * busiest.times) * passes
+    seconds = stage.seconds(cost.flops * busiest.times) * passes
+    return _Before([Phase(name, {**own, **stage.read(cost)})], {}, {"once": seconds})
+
+
+def _ilql(stage: _Stage) -> Plan:
+    """Reward models score every answer once, and stay."""
+    config = cast(ILQL, stage.config)
+    judges = _judges(stage, config.reward)
+    others = {"rewards": float(sum(judge.weights for judge in judges))} if judges else {}
+
+    def read(codec: Codec, source: Source) -> list[list[Encoded]]:
+        return [[row] for _, rows in codec.answers(load_examples(source)) for row in rows]
+
+    def scored(shadow: Shadow, rows: Rows) -> _Before:
+        own = {**stage.libraries(), "weights": float(shadow.weights), **others}
+        found = [_read_once(stage, "scoring", judge, rows, own) for judge in judges]
+        once = {"once": sum(before.seconds["once"] for before in found)} if found else {}
+        return _Before([phase for before in found for phase in before.phases], others, once)
+
+    return _of_rows(stage, read, scored, heads=partial(new_heads, width=config.width, seed=0))
+
+
+def _distill(stage: _Stage) -> Plan:
+    """At every step the teacher reads its rows, longer by the context, or says them."""
+    config = cast(Distill, stage.config)
+    is_said = config.texts == "teacher"
+    shares = config.teacher is None and config.lora is not None and not is_said
+    teacher = stage.shadow(config.teacher or config.model, scalar=False)
+    others = {} if shares else {"teacher": float(teacher.weights)}
+
+    def read(codec: Codec, source: Source, *, side: int = 0) -> list[list[Encoded]]:
+        if is_said:
+            asked = distill.asked(codec, config.model_copy(update={"data": source}))
+            return [[_answered(list(both[side].tokens), config.max_tokens)] for both in asked]
+        return [[both[side]] for both in distill.both_of(codec, source, config)]
+
+    def taught(shadow: Shadow, rows: Rows) -> _Before:
+        own = {**stage.libraries(), "weights": float(shadow.weights), **others, "optimiser": optimiser_bytes(shadow)}
+        theirs = stage.rows(config.model, partial(read, side=1))
+        busiest = theirs.busiest(config.batch, STEPS, config.seed, config.learner.max_tokens)
+        cost = teacher.read(busiest.batch)
+        phases = [Phase("teacher", {**own, **stage.read(cost)})]
+        seconds = {"teacher": stage.seconds(cost.flops * busiest.times)}
+        if is_said:
+            stage.assume(f"answers of {config.max_tokens} tokens, the most that max_tokens allows")
+            parts, taken = _sampling(stage, teacher, theirs, config.batch, 1, config.max_tokens)
+            phases, seconds = [Phase("sampling", {**own, **parts}), *phases], {"sampling": taken, **seconds}
+        return _Before(phases, others, seconds)
+
+    divergence = forward_kl if config.top_k is None else partial(top_k_kl, k=config.top_k)
+    return _of_rows(stage, read, taught, divergence=divergence)
 
 
 def _pretrain(stage: _Stage) -> Plan:
@@ -235,9 +309,9 @@ def _cgpo(stage: _Stage) -> Plan:
     return _sampled_and_learnt(stage, models, rows, steps, config.steps)
 
 
-def _policy(stage: _Stage) -> Shadow:
+def _policy(stage: _Stage, *, scalar: bool = False, **kind: Any) -> Shadow:
     config = stage.config
-    return stage.shadow(config.model, scalar=False, lora=config.lora, optimiser=config.learner)
+    return stage.shadow(config.model, scalar=scalar, lora=config.lora, optimiser=config.learner, **kind)
 
 
 def _frozen(stage: _Stage) -> list[Shadow]:
@@ -365,17 +439,13 @@ def _told(stage: _Stage, shadow: Shadow, phases: list[Phase], seconds: dict[str,
 
 PLANNERS: dict[type, Callable[[_Stage], Plan]] = {
     Pretrain: _pretrain,
-    SFT: lambda stage: _of_rows(
-        stage, lambda codec, source: [[row] for row in sft.demonstrations(source, codec)], scalar=False
-    ),
+    SFT: lambda stage: _of_rows(stage, lambda codec, source: [[row] for row in sft.demonstrations(source, codec)]),
     RewardConfig: lambda stage: _of_rows(
         stage, lambda codec, source: [rows for _, rows in reward.read(codec, source, stage.config)], scalar=True
     ),
-    Preference: lambda stage: _of_rows(
-        stage,
-        lambda codec, source: [rows for _, rows in preference.arranged(codec, source, stage.config)],
-        scalar=False,
-    ),
+    Preference: _preference,
+    Distill: _distill,
+    ILQL: _ilql,
     RL: _rl,
     Online: _online,
     Reject: _reject,

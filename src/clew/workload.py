@@ -62,15 +62,15 @@ class Workload:
         )
 
     def shadow(self, path: str, *, scalar: bool | None = None, lora: LoRA | None = None,
-               optimiser: Optimiser | None = None, precision: str | None = None) -> Shadow:  # fmt: skip
-        """`optimiser` says that it learns."""
+               optimiser: Optimiser | None = None, precision: str | None = None, **ending: Any) -> Shadow:  # fmt: skip
+        """`optimiser` says that it learns, `ending` what else than the next token: `heads` or `divergence`."""
         config, is_scalar = self.shape(path, scalar=scalar)
         if is_scalar:
             config.num_labels = 1
             config.pad_token_id = config.get_text_config().pad_token_id = 0
         checkpointing = optimiser is not None and optimiser.gradient_checkpointing
         return Shadow(config, scalar=is_scalar, lora=lora, precision=cast(Any, precision or self.config.precision),
-                      checkpointing=checkpointing)  # fmt: skip
+                      checkpointing=checkpointing, **ending)  # fmt: skip
 
     def codec(self, path: str) -> Codec | None:
         """None where the tokenizer is still to be learnt."""

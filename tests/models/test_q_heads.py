@@ -23,7 +23,7 @@ from clew.types import Prompt, Sampling
 def model(new_policy) -> WithQ:
     """Heads that say something."""
     policy = new_policy()
-    found = WithQ(policy, new_heads(policy, width=None, seed=0), Decoding(beta=2.0, top_k=6))
+    found = WithQ(policy, new_heads(policy.trunk, width=None, seed=0), Decoding(beta=2.0, top_k=6))
     torch.manual_seed(1)
     for name, parameter in found.heads.named_parameters():
         if "out" in name:
@@ -93,7 +93,7 @@ def test_only_the_heads_that_learn_have_a_gradient_and_targets_follow(model, bat
 
 
 def test_new_heads_prefer_nothing_differ_and_follow_their_seed(new_policy):
-    one, same, other = (new_heads(new_policy(), width=8, seed=seed) for seed in (0, 0, 1))
+    one, same, other = (new_heads(new_policy().trunk, width=8, seed=seed) for seed in (0, 0, 1))
     assert not one.smaller_target(torch.randn(3, 16)).any()
     assert not one.q[0].hidden.weight.equal(one.q[1].hidden.weight)
     assert one.q[0].hidden.weight.equal(same.q[0].hidden.weight)
@@ -157,4 +157,4 @@ def test_a_model_whose_head_cannot_be_called_apart_is_refused(new_policy):
     policy = new_policy()
     policy.trunk.native = True
     with pytest.raises(ConfigError, match="Q heads read the states below the output layer"):
-        new_heads(policy, width=None, seed=0)
+        new_heads(policy.trunk, width=None, seed=0)

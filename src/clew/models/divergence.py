@@ -10,7 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 from clew.batch import Batch, Outputs
 from clew.data.collate import TokenRow, collate
-from clew.models.heads import KEPT
+from clew.models.heads import KEPT, Head
 
 Divergence = Callable[[Tensor, Tensor], Tensor]
 """Of log-probabilities [S, V] of teacher and student: [S]."""
@@ -47,22 +47,9 @@ class BesideTeacher(nn.Module):
         with torch.no_grad():
             theirs = self._teacher_states(_of_teacher(batch))
         ours = student.scored_states(batch)
-        with torch.no_grad():
-            vocab = self._teacher_head(theirs[:1]).shape[1]
-        pieces = zip(ours.split(max(1, KEPT // vocab)), theirs.split(max(1, KEPT // vocab)), strict=True)
-        found = torch.cat([self._piece(*piece) for piece in pieces])
+        found = divergences(ours, theirs, student.head, self._teacher_head, self._divergence)
         mask = batch.mask.to(found.device)
         return Outputs(divergence=found.new_zeros(mask.shape).masked_scatter(mask, found))
-
-    def _piece(self, ours: Tensor, theirs: Tensor) -> Tensor:
-        def compute(ours: Tensor, theirs: Tensor) -> Tensor:
-            with torch.no_grad():
-                target = _log_probs(self._teacher_head(theirs))
-            return self._divergence(target, _log_probs(cast(Distribution, self.student).head(ours)))
-
-        if torch.is_grad_enabled():
-            return cast(Tensor, checkpoint(compute, ours, theirs, use_reentrant=False))
-        return compute(ours, theirs)
 
     def checkpoint_activations(self) -> None:
         cast("BesideTeacher", self.student).checkpoint_activations()
@@ -72,6 +59,24 @@ class BesideTeacher(nn.Module):
 
     def load(self, folder: Path) -> None:
         cast("BesideTeacher", self.student).load(folder)
+
+
+def divergences(ours: Tensor, theirs: Tensor, head: Head, teacher_head: Head, divergence: Divergence) -> Tensor:
+    """Of student's and teacher's states, [S, D] each: [S], piece by piece, each computed again on the way back."""
+
+    def piece(ours: Tensor, theirs: Tensor) -> Tensor:
+        with torch.no_grad():
+            target = _log_probs(teacher_head(theirs))
+        return divergence(target, _log_probs(head(ours)))
+
+    with torch.no_grad():
+        size = max(1, KEPT // teacher_head(theirs[:1]).shape[1])
+    again = torch.is_grad_enabled()
+    found = [
+        checkpoint(piece, *both, use_reentrant=False) if again else piece(*both)  # type: ignore[misc]
+        for both in zip(ours.split(size), theirs.split(size), strict=True)
+    ]
+    return torch.cat(found)
 
 
 def beside(batch: Batch, rows: Sequence[TokenRow]) -> Batch:

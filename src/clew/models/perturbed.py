@@ -11,6 +11,7 @@ from clew.losses.q import perturbed
 from clew.models.heads import Head, token_stats
 from clew.models.policy import Policy, spread
 from clew.models.q_heads import FILE, QHeads
+from clew.models.trunk import Trunk
 
 
 class Decoding(Config):
@@ -105,15 +106,15 @@ def alone(policy: Policy) -> Policy:
     return Policy(policy.trunk, policy.tokenizer) if isinstance(policy, PerturbedPolicy) else policy
 
 
-def new_heads(policy: Policy, *, width: int | None, seed: int) -> QHeads:
-    """For this model, drawn from `seed`, with twice its width when `width` is absent.
+def new_heads(trunk: Trunk, *, width: int | None, seed: int) -> QHeads:
+    """For this language model, drawn from `seed`, with twice its width when `width` is absent.
 
     Raises ConfigError for a model whose head cannot be called apart, so that its hidden states are not to be had.
     """
-    output = policy.module.get_output_embeddings()
-    if policy.trunk.native or output is None:
+    output = trunk.module.get_output_embeddings()
+    if trunk.native or output is None:
         raise ConfigError(
-            f"{policy.module.name_or_path}: Q heads read the states below the output layer, and this model's output "
+            f"{trunk.module.name_or_path}: Q heads read the states below the output layer, and this model's output "
             "layer cannot be called apart from it; take a model of another architecture"
         )
     vocab, size = output.weight.shape

@@ -5,7 +5,7 @@ backward, in whatever architecture: there is no formula for each.
 """
 
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from typing import Any, NamedTuple, cast
@@ -28,11 +28,13 @@ from clew.batch import Batch
 from clew.config import ConfigError
 from clew.models.adapter import Adapter, LoRA
 from clew.models.attention import Options
+from clew.models.divergence import Divergence, divergences
 from clew.models.elementwise import in_fewer_passes
 from clew.models.heads import LMHead, token_stats
 from clew.models.layout import Layout
 from clew.models.load import without_dropout
 from clew.models.policy import before
+from clew.models.q_heads import QHeads
 from clew.models.trunk import Precision, Trunk
 
 NF4 = (4 + 8 / 64 + 32 / (64 * 256)) / 8
@@ -61,7 +63,8 @@ class Cost(NamedTuple):
 
 
 class Shadow:
-    """A language model, or a scalar one, as its configuration describes it.
+    """A language model, or a scalar one, as its configuration describes it; with `heads` of Q,
+    or beside a teacher, from whom it learns by `divergence`.
 
     `weights` are the bytes of its parameters as they are held, `num_trained` counts the numbers that learn.
     """
@@ -74,6 +77,8 @@ class Shadow:
         lora: LoRA | None = None,
         precision: Precision = "fp32",
         checkpointing: bool = False,
+        heads: Callable[[Trunk], QHeads] | None = None,
+        divergence: Divergence | None = None,
     ) -> None:
         self._fake, self._watch = FakeTensorMode(allow_non_fake_inputs=True), _Watch()
         kind = AutoModelForSequenceClassification if scalar else AutoModelForCausalLM
@@ -86,14 +91,18 @@ class Shadow:
                 held = lora if lora.weights != "nf4" else lora.model_copy(update={"weights": "bf16"})
                 held.check(precision)
                 self.trunk.adapter = Adapter(module, held, config.name_or_path or "", seed=0)
+            self._heads = heads and heads(self.trunk)
         with self._fake, self._watch:
             _move_to_cpu(module)
+            if self._heads is not None:
+                _move_to_cpu(self._heads)
         if checkpointing:
             self.trunk.checkpoint_activations()
             module.train()
         self._layers = _repeated(module)
         self.scalar = scalar
-        self.parameters = list(module.parameters())
+        self._divergence = divergence
+        self.parameters = [*module.parameters(), *(self._heads.parameters() if self._heads else ())]
         self.num_parameters = sum(p.numel() for p in self.parameters)
         self.num_trained = sum(p.numel() for p in self.parameters if p.requires_grad)
         self._unpacked = _in_four_bits(module) if lora is not None and lora.weights == "nf4" else []
@@ -149,10 +158,17 @@ class Shadow:
         return Cost(kept, logits, peak, peak + apart, watch.flops)
 
     def _said(self, states: Tensor, places: Tensor, targets: Tensor) -> Tensor:
-        """As `Policy.evaluate` and `ScalarModel.evaluate` end, summed."""
+        """As `evaluate` of `Policy`, `ScalarModel`, `BesideTeacher` and `WithQ` ends, summed."""
         if self.scalar:
             return self.trunk.module.get_submodule("score")(states.float())[:, 0].sum()
-        return token_stats(LMHead(self.trunk), states.index_select(0, places), targets)[0].sum()
+        head, states = LMHead(self.trunk), states.index_select(0, places)
+        if self._divergence is not None:
+            return divergences(states, states.detach(), head, head, self._divergence).sum()
+        said = token_stats(head, states, targets)[0].sum()
+        if self._heads is None:
+            return said
+        q, q_logps, _ = self._heads.of(states, targets)
+        return said + self._heads.values(states).sum() + q.sum() + q_logps.sum()
 
 
 class _Watch(TorchDispatchMode):

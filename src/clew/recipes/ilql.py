@@ -75,7 +75,7 @@ def run(config: ILQL) -> None:
         if run.is_finished:
             return
         policy = alone(start_policy(config))
-        model = WithQ(policy, new_heads(policy, width=config.width, seed=config.seed), config.decode)
+        model = WithQ(policy, new_heads(policy.trunk, width=config.width, seed=config.seed), config.decode)
         codec = Codec(policy.tokenizer, config.encoding, run.note)
         reward = make_reward(config.reward, policy) if config.reward else None
         answers = with_rewards(codec, config.data, reward, model, run, "rewards")
