@@ -10,11 +10,10 @@ def test_a_conversation_is_held_and_judged_turn_by_turn(tmp_path, new_module, to
     tokenizer.save_pretrained(model)
     with opened(tmp_path, _fill, ["talker"], "--model", str(model)) as site:
         page = site.worker("talker", "talk")
-        page.set_default_timeout(20000)
         for message, key in (("how was the soup ?", "6"), ("and the room ?", "1")):
             page.keyboard.type(message)
             press(page, "Control+Enter")
-            page.wait_for_selector(".replies .panel", timeout=20000)
+            page.wait_for_selector(".replies .panel")
             expect(page.locator(".talk")).to_contain_text(message)
             press(page, key)
         press(page, "Enter")

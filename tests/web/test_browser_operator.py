@@ -5,7 +5,7 @@ import zipfile
 
 import pytest
 
-from tests.web.browsing import PHONE, WIDE, expect, opened, press, project, saved, submitted
+from tests.web.browsing import PATIENCE_MS, PHONE, WIDE, expect, opened, press, project, saved, submitted
 from tests.web.conftest import Office
 
 PAGES = ("overview", "agreement", "raters", "bias", "coverage", "review", "exports", "people", "project", "log")
@@ -26,7 +26,7 @@ def page(site):
         saved(rater)
         rater.context.close()
     page = site.browser.new_page(viewport=WIDE)
-    page.set_default_timeout(8000)
+    page.set_default_timeout(PATIENCE_MS)
     page.goto(site.server.link)
     page.wait_for_selector("[data-page=overview]")
     return page
@@ -87,7 +87,7 @@ def test_somebody_is_invited_by_a_link_that_lets_in_once(site, page):
     for expected in ("No tasks", "Open your personal link"):
         visitor = site.browser.new_page()
         visitor.goto(link)
-        expect(visitor.locator("#task")).to_contain_text(expected, timeout=8000)
+        expect(visitor.locator("#task")).to_contain_text(expected)
         visitor.context.close()
 
 

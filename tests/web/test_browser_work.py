@@ -83,7 +83,7 @@ def test_answers_given_while_the_server_is_away_are_kept_and_sent_once(site):
     site.start()
     saved(page)
     assert not page.is_visible("#banner")
-    page.wait_for_selector("[data-lease]", timeout=15000)
+    page.wait_for_selector("[data-lease]")
     press(page, "5", "Enter")
     saved(page)
     records = site.records("offline")
@@ -121,7 +121,7 @@ def test_an_answer_whose_acknowledgement_was_lost_is_not_doubled(site):
             route.continue_()
 
     page.route("**/answer", lose_the_first)
-    with page.expect_response(lambda response: response.url.endswith("/answer"), timeout=15000):
+    with page.expect_response(lambda response: response.url.endswith("/answer")):
         press(page, "1", "Enter")
     saved(page)
     assert lost == [201]
