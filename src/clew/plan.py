@@ -168,7 +168,7 @@ def _ilql(stage: _Stage) -> Plan:
     """Reward models score every answer once, and stay."""
     config = cast(ILQL, stage.config)
     judges = _judges(stage, config.reward)
-    others = {"rewards": float(sum(judge.weights for judge in judges))} if judges else {}
+    others = {"rewards": float(sum(judge.weights for judge in judges))}
 
     def read(codec: Codec, source: Source) -> list[list[Encoded]]:
         return [[row] for _, rows in codec.answers(load_examples(source)) for row in rows]
@@ -176,8 +176,10 @@ def _ilql(stage: _Stage) -> Plan:
     def scored(shadow: Shadow, rows: Rows) -> _Before:
         own = {**stage.libraries(), "weights": float(shadow.weights), **others}
         found = [_read_once(stage, "scoring", judge, rows, own) for judge in judges]
-        once = {"once": sum(before.seconds["once"] for before in found)} if found else {}
-        return _Before([phase for before in found for phase in before.phases], others, once)
+        if not found:
+            return _Before()
+        worst = max((before.phases[0] for before in found), key=lambda phase: phase.total)
+        return _Before([worst], others, {"once": sum(before.seconds["once"] for before in found)})
 
     return _of_rows(stage, read, scored, heads=partial(new_heads, width=config.width, seed=0))
 
