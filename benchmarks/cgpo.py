@@ -1,6 +1,6 @@
 """CGPO beside weighted sums of rewards and penalties: two readers with opposite tastes, three constraints on endings.
 
-    CLEW_DATA=... OMP_NUM_THREADS=1 python benchmarks/cgpo.py [--seeds 3] [--folder runs/cgpo]
+    CLEW_DATA=... OMP_NUM_THREADS=1 python benchmarks/cgpo.py [--seeds 5] [--folder runs/cgpo]
 
 One SFT model of stories260k is taught two things at once: a reader who likes happy endings with speech, and one who
 likes restrained ones with many different words. An ending violates when it has more than 26 words, says "happy", or
@@ -38,6 +38,7 @@ MOST, WORD, NAMED = 26, "happy", "they"
 SUMS = {"even, penalty 0.5": (0.5, 0.5), "even, penalty 1": (0.5, 1.0), "even, penalty 2": (0.5, 2.0),
         "even, penalty 4": (0.5, 4.0), "even, penalty 8": (0.5, 8.0), "happy, penalty 2": (0.8, 2.0),
         "restrained, penalty 2": (0.2, 2.0)}  # fmt: skip
+EVEN = [method for method, (share, _) in SUMS.items() if share == 0.5]
 KL_MAX = 40.0
 OPTIMISERS = {"CRPG": {"name": "crpg", "kl_max": KL_MAX}, "CRRAFT": {"name": "crraft", "kl_max": KL_MAX},
               "CODPO": {"name": "codpo", "beta": 0.1, "lam": 0.1}}  # fmt: skip
@@ -159,7 +160,8 @@ def cell(lab: Lab, method: str, seed: int) -> dict[str, Any]:
 
 
 def summary(cells: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Means with intervals; which sums dominate CGPO; and CGPO's reward above that of sums at its violation rate."""
+    """Means with intervals; which sums dominate CGPO; and CGPO's reward above that of sums at its violation rate: on
+    the line through the even ones, and of the best (in hindsight) of those that violate no more often."""
     methods = list(dict.fromkeys(c["method"] for c in cells))
     of = {m: {n: np.array([c[n] for c in cells if c["method"] == m]) for n in MEASURED} for m in methods}
     for columns in of.values():
@@ -170,7 +172,14 @@ def summary(cells: Sequence[dict[str, Any]]) -> dict[str, Any]:
         ours = of[name]
         beaten = [m for m in methods if m in SUMS and _dominates(of[m], ours)]
         gaps = np.array([_above(of, ours, i) for i in range(len(ours["both"]))])
-        against[name] = {"dominated_by": beaten, "reward_above_sums_at_its_violations": _interval(gaps)}
+        rarer = [m for m in SUMS if m in of and of[m]["violations"].mean() <= ours["violations"].mean()]
+        best = max(rarer, key=lambda m: of[m]["both"].mean())
+        against[name] = {
+            "dominated_by": beaten,
+            "reward_above_sums_at_its_violations": _interval(gaps),
+            "best_sum_that_violates_no_more": best,
+            "reward_above_it": _interval(ours["both"] - of[best]["both"]),
+        }
     return {"table": table, "cgpo": against}
 
 
@@ -182,7 +191,7 @@ def _dominates(sums: dict[str, np.ndarray], ours: dict[str, np.ndarray]) -> bool
 
 def _above(of: dict[str, dict[str, np.ndarray]], ours: dict[str, np.ndarray], seed: int) -> float:
     """Of a seed: the mean reward above the line through the even sums of that seed; at its end beyond its ends."""
-    even = sorted((of[m]["violations"][seed], of[m]["both"][seed]) for m, (share, _) in SUMS.items() if share == 0.5)
+    even = sorted((of[m]["violations"][seed], of[m]["both"][seed]) for m in EVEN)
     rates, rewards = zip(*even, strict=True)
     return float(ours["both"][seed] - np.interp(ours["violations"][seed], rates, rewards))
 
@@ -210,7 +219,7 @@ def _cpu_seconds() -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--methods", nargs="*", choices=["SFT", *OPTIMISERS, *SUMS])
     parser.add_argument("--folder", type=Path, default=Path("runs/cgpo"))
