@@ -10,7 +10,7 @@ RACES = dpo reward kwise sft generate grpo ppo
 quickstart: $(BIN)/clew   ## from text to a better model in some minutes, offline; ends with the report's path
 	$(BIN)/clew try
 
-test: $(BIN)/pytest   ## the default suite, under five minutes on two cores
+test: $(BIN)/pytest   ## the default suite, about ten minutes on two slow cores
 	$(BIN)/pytest -n auto
 
 check: $(BIN)/pytest   ## format, lint, types, layers, duplication
